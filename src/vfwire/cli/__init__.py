@@ -1,0 +1,1 @@
+"""Floor 5: the command line, a file for each command."""

@@ -1,0 +1,1 @@
+"""Floor 0: facts, written once: register maps, descriptors, messages."""

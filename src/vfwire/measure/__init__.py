@@ -1,0 +1,1 @@
+"""Floor 4: traffic, latency, counters and reports."""
