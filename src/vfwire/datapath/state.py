@@ -1,0 +1,262 @@
+"""All that the card's compiled loop knows, as record arrays: the door between a device's control side and its data path.
+
+Control code (devices/) changes anything here only while the loop is parked (devices/engine.py), except the four
+interrupt words of a function, which both sides change by atomic operations, and counters, which it only reads.
+Functions are numbered through all cards of a process; queue q of function f is row f * queues + q of `tx` and `rx`,
+vector v is row f * VECTORS + v, DMA map m is row f * MAPS + m. MAC addresses are the six bytes on the wire read as a
+little-endian int. All addresses are virtual addresses of this process.
+"""
+
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+MODEL_NONE = 0
+MODEL_82599 = 1
+
+QUEUES = 4  # rows kept for each function; how many it has is in its record
+VECTORS = 4
+MAPS = 128  # DMA maps of one function
+MAC_ROWS = 1024  # hash table rows of one card, a power of two
+MULTICAST_WORDS = 64  # 4,096 hash bits as 64-bit words (82599 datasheet 8.2.3.7.7, MTA)
+TOEPLITZ_ENTRIES = 36 * 256
+RETA_ENTRIES = 128
+NOWHERE = -1
+
+
+class Drop(IntEnum):
+    """Why a frame did not arrive. Counted at the function that is to blame: the sender's, or the receiver's for NO_RX_*."""
+
+    NO_RX_DESCRIPTOR = 0
+    RX_DISABLED = 1
+    NO_DESTINATION = 2
+    SPOOF = 3
+    VLAN = 4
+    LINK_DOWN = 5
+    TOO_LONG = 6
+    TOO_SHORT = 7
+    BAD_DMA = 8
+    BAD_DESCRIPTOR = 9
+    CHAIN_TOO_LONG = 10
+    LINK_FULL = 11
+
+
+DROP_NAMES = {
+    Drop.NO_RX_DESCRIPTOR: "no receive descriptor",
+    Drop.RX_DISABLED: "receiver not enabled",
+    Drop.NO_DESTINATION: "no such destination",
+    Drop.SPOOF: "spoof check",
+    Drop.VLAN: "VLAN not allowed",
+    Drop.LINK_DOWN: "link down",
+    Drop.TOO_LONG: "longer than the receiver takes",
+    Drop.TOO_SHORT: "shorter than an Ethernet header",
+    Drop.BAD_DMA: "bad DMA address",
+    Drop.BAD_DESCRIPTOR: "bad descriptor",
+    Drop.CHAIN_TOO_LONG: "descriptor chain without end",
+    Drop.LINK_FULL: "link to the other card's process full",
+}
+
+CONTROL = np.dtype(
+    [
+        ("request", "i8"),  # control side: odd while the loop shall stand still
+        ("acknowledged", "i8"),  # loop: the request it has seen
+        ("stop", "i8"),
+        ("kick", "i8"),  # eventfd that ends the loop's sleep
+        ("pollfd", "i8"),  # struct pollfd for it
+        ("functions", "i8"),
+        ("cards", "i8"),
+        ("rounds", "i8"),
+        ("busy_rounds", "i8"),
+        ("sleeps", "i8"),
+        ("spin_ns", "i8"),  # how long it polls without work before it sleeps
+        ("nap_ms", "i8"),  # its longest sleep
+        ("header", "i8"),  # scratch: private bytes for the headers of the frame in hand
+        ("fault_function", "i8"),  # last function stopped for a fault; -1 for none (control logs it)
+        ("started", "i8"),  # 1 once the loop runs
+    ],
+    align=True,
+)
+
+CARD = np.dtype(
+    [
+        ("first", "i8"),  # its first function's number
+        ("functions", "i8"),
+        ("peer", "i8"),  # card at the other end of the link in this process, NOWHERE for none
+        ("link_up", "i8"),
+        ("rate_bps", "i8"),  # of the uplink; 0 when lifted
+        ("credit", "i8"),  # bits x 1e9 that may still be sent
+        ("credit_ns", "i8"),  # when it was last topped up
+        ("ring_out", "i8"),  # link to another process: address of the ring to it, 0 for none
+        ("ring_in", "i8"),
+        ("loopback", "i8"),  # frames that stayed on the card
+        ("link_frames", "i8"),  # sent over the link
+        ("link_bytes", "i8"),
+        ("link_in_frames", "i8"),
+        ("unknown", "i8"),  # frames from the link that nobody on this card wanted
+    ],
+    align=True,
+)
+
+FUNCTION = np.dtype(
+    [
+        ("model", "i8"),  # MODEL_*
+        ("card", "i8"),
+        ("pool", "i8"),  # its bit in pool masks
+        ("dma", "i8"),  # 1 while a driver has it, bus mastering is on and no fault stopped it
+        ("fault", "i8"),  # Drop cause that stopped it, -1 for none
+        ("pages", "i8"),  # register offset o of BAR0's queue pages is at pages + o
+        ("rx_queues", "i8"),
+        ("tx_queues", "i8"),
+        ("causes", "i8"),  # VTEICR: atomic from here ...
+        ("mask", "i8"),  # VTEIMS
+        ("auto_clear", "i8"),  # VTEIAC
+        ("auto_mask", "i8"),  # VTEIAM: ... to here
+        ("rx_vector", "i8", (QUEUES,)),  # VTIVAR; -1 where not valid
+        ("tx_vector", "i8", (QUEUES,)),
+        ("pending", "i8"),  # vectors with a cause that moderation holds back
+        ("mac", "i8"),
+        ("port_vlan", "i8"),  # tag control information (vlan | qos << 13) set by the PF, 0 for none
+        ("vlans", "i8"),  # 1 while it has VLAN filters of its own (tagged frames are checked against them)
+        ("spoof_check", "i8"),
+        ("link_up", "i8"),
+        ("max_frame", "i8"),  # bytes without FCS that it takes (tagged frames 4 more)
+        ("all_multicast", "i8"),
+        ("promiscuous", "i8"),
+        ("rss", "i8"),  # 1 when hashes are computed and spread over rx_queues
+        ("rate_bps", "i8"),  # the lower of line rate and max_tx_rate; 0 when lifted
+        ("credit", "i8"),
+        ("credit_ns", "i8"),
+        ("tx_frames", "i8"),
+        ("tx_bytes", "i8"),
+        ("rx_frames", "i8"),
+        ("rx_bytes", "i8"),
+        ("rx_multicast", "i8"),
+        ("copied", "i8"),  # bytes copied into this function's guest, and between
+        ("interrupts", "i8"),
+        ("bad_dma", "i8"),
+        ("throttled", "i8"),  # times its rate made it wait
+    ],
+    align=True,
+)
+
+_MAP_CACHE = [("map_start", "i8"), ("map_end", "i8"), ("map_delta", "i8")]
+
+TX_QUEUE = np.dtype(
+    [
+        ("on", "i8"),
+        ("registers", "i8"),  # address of its register block
+        ("base", "i8"),  # I/O address of the ring, as latched
+        ("ring", "i8"),  # its address here
+        ("size", "i8"),
+        ("head", "i8"),
+        *_MAP_CACHE,
+        ("key0", "i8"),  # first 16 bytes of the last plain frame that passed every check ...
+        ("key1", "i8"),
+        ("to", "i8"),  # ... and the function it goes to
+        ("context_vlan", "i8", (2,)),
+        ("context_tucmd", "i8", (2,)),
+        ("context_mss", "i8", (2,)),
+        ("frames", "i8"),
+        ("bytes", "i8"),
+    ],
+    align=True,
+)
+
+RX_QUEUE = np.dtype(
+    [
+        ("on", "i8"),
+        ("registers", "i8"),
+        ("base", "i8"),
+        ("ring", "i8"),
+        ("size", "i8"),
+        ("head", "i8"),
+        ("tail", "i8"),  # as last read
+        *_MAP_CACHE,
+        ("buffer_bytes", "i8"),
+        ("strip_vlan", "i8"),
+        ("news", "i8"),  # frames since its vector was last looked at
+        ("frames", "i8"),
+        ("bytes", "i8"),
+    ],
+    align=True,
+)
+
+VECTOR = np.dtype(
+    [
+        ("eventfd", "i8"),  # -1 for none
+        ("interval_ns", "i8"),  # VTEITR
+        ("next_ns", "i8"),
+        ("raised", "i8"),
+    ],
+    align=True,
+)
+
+MAP = np.dtype([("start", "i8"), ("end", "i8"), ("delta", "i8"), ("writable", "i8")], align=True)
+
+
+class CardState(NamedTuple):
+    """Everything, for all cards of one process. Compiled functions take it whole."""
+
+    control: Any
+    cards: Any
+    functions: Any
+    tx: Any
+    rx: Any
+    vectors: Any
+    maps: Any
+    mac_keys: NDArray[np.int64]  # (cards, MAC_ROWS): MAC + 1 << 48, 0 where empty
+    mac_pools: NDArray[np.int64]  # (cards, MAC_ROWS): bit mask of pools
+    vlan_pools: NDArray[np.int64]  # (cards, 4096): bit mask of pools; row 0 is "untagged and not in a port VLAN"
+    multicast: NDArray[np.int64]  # (functions, MULTICAST_WORDS): hash bits
+    toeplitz: NDArray[np.int64]  # (cards, TOEPLITZ_ENTRIES)
+    reta: NDArray[np.int64]  # (cards, RETA_ENTRIES)
+    drops: NDArray[np.int64]  # (functions, len(Drop))
+    gather: NDArray[np.int64]  # (2, GATHER): addresses and lengths of the frame in hand
+
+
+GATHER = 64  # buffers of one frame: an 82599 takes 40 (datasheet 7.2.1.1)
+HEADER_SCRATCH = 4096
+
+
+def _records(dtype: np.dtype[Any], count: int) -> Any:
+    return np.zeros(count, dtype).view(np.recarray)
+
+
+def new_state(functions_per_card: list[int]) -> CardState:
+    """Zeroed state for the given cards. Scratch memory is part of `control` and lives as long as the state."""
+    functions, cards = sum(functions_per_card), len(functions_per_card)
+    state = CardState(
+        control=_records(CONTROL, 1),
+        cards=_records(CARD, cards),
+        functions=_records(FUNCTION, functions),
+        tx=_records(TX_QUEUE, functions * QUEUES),
+        rx=_records(RX_QUEUE, functions * QUEUES),
+        vectors=_records(VECTOR, functions * VECTORS),
+        maps=_records(MAP, functions * MAPS),
+        mac_keys=np.zeros((cards, MAC_ROWS), np.int64),
+        mac_pools=np.zeros((cards, MAC_ROWS), np.int64),
+        vlan_pools=np.zeros((cards, 4096), np.int64),
+        multicast=np.zeros((functions, MULTICAST_WORDS), np.int64),
+        toeplitz=np.zeros((cards, TOEPLITZ_ENTRIES), np.int64),
+        reta=np.zeros((cards, RETA_ENTRIES), np.int64),
+        drops=np.zeros((functions, len(Drop)), np.int64),
+        gather=np.zeros((2, GATHER), np.int64),
+    )
+    state.control[0].functions = functions
+    state.control[0].cards = cards
+    state.control[0].fault_function = NOWHERE
+    state.vectors.eventfd[:] = -1
+    state.functions.rx_vector[:] = -1
+    state.functions.tx_vector[:] = -1
+    state.functions.fault[:] = -1
+    first = 0
+    for number, count in enumerate(functions_per_card):
+        card = state.cards[number]
+        card.first, card.functions, card.peer, card.link_up = first, count, NOWHERE, 1
+        for pool in range(count):
+            state.functions[first + pool].card = number
+            state.functions[first + pool].pool = pool
+        first += count
+    return state
