@@ -1,6 +1,6 @@
 """Registers of the 82599 virtual function: BAR0 offsets, bits, and the table that names every offset.
 
-All offsets are bytes into the 16 KiB of BAR0, all registers 32 bits wide, little-endian. Names are the datasheet's.
+All offsets are bytes into the 16 KiB of BAR0, all registers 32 bits wide, little-endian. Datasheet names.
 Sources: 82599 datasheet 8.3 (device registers, VF); Linux ixgbevf regs.h and defines.h; DPDK base/ixgbe_vf.h.
 
     page 0  0x0000  control, interrupts, mailbox, packet split     traps: an access has side effects
@@ -8,8 +8,8 @@ Sources: 82599 datasheet 8.3 (device registers, VF); Linux ixgbevf regs.h and de
     page 2  0x2000  transmit queues (and the transmit counters)    plain memory: mapped and polled
     page 3  0x3000  receive memory wrap                            traps, rarely read
 
-The counters VFGPRC, VFGORC and VFMPRC lie in the stride of receive queue 0, VFGPTC and VFGOTC in that of transmit
-queue 0, in places where no queue register is; `decode` therefore goes by exact offset, never by range.
+The counters VFGPRC, VFGORC and VFMPRC lie in the stride of receive queue 0, VFGPTC and VFGOTC in that of
+transmit queue 0, in places where no queue register is: `decode` goes by exact offset, never by range.
 The X550's VFMRQC, VFRSSRK and VFRETA (0x3000 on) do not exist here: an 82599 VF has its PF's RSS (mailbox).
 """
 
@@ -21,19 +21,17 @@ MSIX_VECTORS = 3
 MSIX_TABLE_BAR = 3
 MSIX_TABLE_OFFSET = 0x0000
 MSIX_PBA_OFFSET = 0x2000
-MAX_QUEUES = (
-    8  # what the registers have room for; a VF owns 2 or 4 of them (82599 datasheet 7.2.1, by pool count)
-)
+MAX_QUEUES = 8  # what there are registers for; how many of them a VF owns, its PF says (mailbox)
 QUEUE_STRIDE = 0x40
 
-# --- Control and status ---------------------------------------------------------------------------------------------
+# --- Control and status -----------------------------------------------------------------------------------
 VFCTRL = 0x0000
 VFSTATUS = 0x0008
 VFLINKS = 0x0010
 VFFRTIMER = 0x0048
 VFRXMEMWRAP = 0x3190
 
-# --- Interrupts -----------------------------------------------------------------------------------------------------
+# --- Interrupts -------------------------------------------------------------------------------------------
 VTEICR = 0x0100
 VTEICS = 0x0104
 VTEIMS = 0x0108
@@ -45,11 +43,11 @@ VTIVAR_MISC = 0x0140
 VTRSCINT = 0x0180  # + 4 * vector
 VTEITR = 0x0820  # + 4 * vector
 
-# --- Mailbox --------------------------------------------------------------------------------------------------------
+# --- Mailbox ----------------------------------------------------------------------------------------------
 VFMBMEM = 0x0200  # 16 dwords
 VFMAILBOX = 0x02FC
 
-# --- Receive: one block of QUEUE_STRIDE for each queue -----------------------------------------------------------------
+# --- Receive: one block of QUEUE_STRIDE for each queue ----------------------------------------------------
 VFPSRTYPE = 0x0300
 VFRDBAL = 0x1000
 VFRDBAH = 0x1004
@@ -61,7 +59,7 @@ VFRDT = 0x1018
 VFRXDCTL = 0x1028
 VFRSCCTL = 0x102C
 
-# --- Transmit: one block of QUEUE_STRIDE for each queue ----------------------------------------------------------------
+# --- Transmit: one block of QUEUE_STRIDE for each queue ---------------------------------------------------
 VFTDBAL = 0x2000
 VFTDBAH = 0x2004
 VFTDLEN = 0x2008
@@ -72,7 +70,7 @@ VFTXDCTL = 0x2028
 VFTDWBAL = 0x2038
 VFTDWBAH = 0x203C
 
-# --- Counters: they wrap, and a read does not clear them ------------------------------------------------------------------
+# --- Counters: they wrap, and a read does not clear them --------------------------------------------------
 VFGPRC = 0x101C
 VFGORC_LSB = 0x1020
 VFGORC_MSB = 0x1024
@@ -82,23 +80,23 @@ VFGOTC_LSB = 0x2020
 VFGOTC_MSB = 0x2024
 OCTET_COUNTER_BITS = 36  # VFGORC and VFGOTC: 32 bits in LSB, 4 in MSB
 
-# --- VFCTRL -----------------------------------------------------------------------------------------------------------
+# --- VFCTRL -----------------------------------------------------------------------------------------------
 CTRL_RST = 1 << 26
 
-# --- VFLINKS ----------------------------------------------------------------------------------------------------------
+# --- VFLINKS ----------------------------------------------------------------------------------------------
 LINKS_UP = 1 << 30
 LINKS_SPEED_MASK = 3 << 28
 LINKS_SPEED_100M = 1 << 28
 LINKS_SPEED_1G = 2 << 28
 LINKS_SPEED_10G = 3 << 28
 
-# --- VTEICR, VTEICS, VTEIMS, VTEIMC, VTEIAC, VTEIAM: one bit for each MSI-X vector ---------------------------------------
+# --- VTEICR, VTEICS, VTEIMS, VTEIMC, VTEIAC, VTEIAM: one bit for each MSI-X vector ------------------------
 EICR_MASK = (1 << MSIX_VECTORS) - 1
 
-# --- VTEITR -----------------------------------------------------------------------------------------------------------
+# --- VTEITR -----------------------------------------------------------------------------------------------
 EITR_INTERVAL_SHIFT = 3
 EITR_INTERVAL_MASK = 0x00000FF8  # the interval where it lies; shifted down it counts EITR_UNIT_NS
-EITR_UNIT_NS = 2048  # 2.048 us at 10 Gb/s and 1 Gb/s (82599 datasheet 7.3.2.1.1)
+EITR_UNIT_NS = 2048  # at 10 Gb/s and 1 Gb/s (DPDK ixgbe_ethdev.h)
 EITR_LLI_MOD = 1 << 15
 EITR_LL_CREDIT_SHIFT = 16
 EITR_LL_CREDIT_MASK = 0x1F << 16
@@ -106,14 +104,14 @@ EITR_COUNTER_SHIFT = 21
 EITR_COUNTER_MASK = 0x7F << 21
 EITR_CNT_WDIS = 1 << 31  # this write leaves the running counter alone
 
-# --- VTIVAR, VTIVAR_MISC: a byte for each cause -------------------------------------------------------------------------
+# --- VTIVAR, VTIVAR_MISC: a byte for each cause -----------------------------------------------------------
 IVAR_VALID = 0x80
 IVAR_VECTOR_MASK = 0x03
 IVAR_QUEUES_PER_REGISTER = 2
 IVAR_QUEUE_SHIFT = 16  # * (queue % 2)
 IVAR_TX_SHIFT = 8  # a queue's transmit cause lies above its receive cause
 
-# --- VFMAILBOX --------------------------------------------------------------------------------------------------------
+# --- VFMAILBOX --------------------------------------------------------------------------------------------
 MAILBOX_REQ = 1 << 0  # W: a message for the PF lies in VFMBMEM
 MAILBOX_ACK = 1 << 1  # W: the PF's message was taken
 MAILBOX_VFU = 1 << 2  # RW: the VF holds the buffer
@@ -125,7 +123,7 @@ MAILBOX_RSTD = 1 << 7  # RC: the PF's reset is over
 MAILBOX_R2C_BITS = MAILBOX_PFSTS | MAILBOX_PFACK | MAILBOX_RSTD
 MAILBOX_WORDS = 16
 
-# --- VFPSRTYPE: headers at which a packet may be split, and the number of queues that RSS spreads over ---------------------
+# --- VFPSRTYPE: headers at which a packet may be split, and the number of queues that RSS spreads over ----
 PSRTYPE_TCPHDR = 1 << 4
 PSRTYPE_UDPHDR = 1 << 5
 PSRTYPE_IPV4HDR = 1 << 8
@@ -134,7 +132,7 @@ PSRTYPE_L2HDR = 1 << 12
 PSRTYPE_RQPL_SHIFT = 29  # log2 of the queues
 PSRTYPE_RQPL_MASK = 7 << 29
 
-# --- VFSRRCTL ---------------------------------------------------------------------------------------------------------
+# --- VFSRRCTL ---------------------------------------------------------------------------------------------
 SRRCTL_BSIZEPKT_MASK = 0x0000007F  # packet buffer in units of 1 KiB (the 82599 uses bits 4:0, 1 to 16 KiB)
 SRRCTL_BSIZEPKT_UNIT = 1024  # bytes
 SRRCTL_BSIZEPKT_SHIFT = 10  # bytes >> 10 gives the field
@@ -152,14 +150,14 @@ SRRCTL_DESCTYPE_HDR_REPLICATION_LARGE_PKT = 4 << 25
 SRRCTL_DESCTYPE_HDR_SPLIT_ALWAYS = 5 << 25
 SRRCTL_DROP_EN = 1 << 28
 
-# --- VFRXDCTL ---------------------------------------------------------------------------------------------------------
+# --- VFRXDCTL ---------------------------------------------------------------------------------------------
 RXDCTL_RLPML_MASK = 0x00003FFF  # X540 and later
 RXDCTL_RLPML_EN = 1 << 15  # X540 and later
 RXDCTL_ENABLE = 1 << 25
 RXDCTL_SWFLSH = 1 << 26
 RXDCTL_VME = 1 << 30  # take the VLAN tag out of the packet into the descriptor
 
-# --- VFTXDCTL ---------------------------------------------------------------------------------------------------------
+# --- VFTXDCTL ---------------------------------------------------------------------------------------------
 TXDCTL_PTHRESH_SHIFT = 0
 TXDCTL_PTHRESH_MASK = 0x7F
 TXDCTL_HTHRESH_SHIFT = 8
@@ -169,12 +167,12 @@ TXDCTL_WTHRESH_MASK = 0x7F << 16
 TXDCTL_ENABLE = 1 << 25
 TXDCTL_SWFLSH = 1 << 26
 
-# --- VFTDWBAL ---------------------------------------------------------------------------------------------------------
+# --- VFTDWBAL ---------------------------------------------------------------------------------------------
 TDWBAL_HEAD_WB_ENABLE = 1 << 0  # write the head to memory instead of DD to descriptors
 TDWBAL_SEQNUM_WB_ENABLE = 1 << 1
 TDWBAL_ADDRESS_MASK = 0xFFFFFFFC
 
-# --- VFDCA_RXCTRL, VFDCA_TXCTRL -----------------------------------------------------------------------------------------
+# --- VFDCA_RXCTRL, VFDCA_TXCTRL ---------------------------------------------------------------------------
 DCA_RXCTRL_DESC_DCA_EN = 1 << 5
 DCA_RXCTRL_HEAD_DCA_EN = 1 << 6
 DCA_RXCTRL_DATA_DCA_EN = 1 << 7
@@ -186,7 +184,7 @@ DCA_TXCTRL_DESC_RRO_EN = 1 << 9
 DCA_TXCTRL_DESC_WRO_EN = 1 << 11
 DCA_TXCTRL_DATA_RRO_EN = 1 << 13
 
-# --- Rings ------------------------------------------------------------------------------------------------------------
+# --- Rings ------------------------------------------------------------------------------------------------
 DESCRIPTOR_SIZE = 16  # bytes
 RING_BYTES_MULTIPLE = 128  # VFRDLEN, VFTDLEN: whole cache lines, 8 descriptors
 RING_BASE_ALIGNMENT = 128  # bytes
