@@ -202,7 +202,7 @@ class Register(NamedTuple):
     name: str
     offset: int
     stride: int
-    count: int
+    count: int  # type: ignore[assignment]  # a row has no use for tuple.count
     access: str
     meaning: str
 
