@@ -1,0 +1,6 @@
+"""For all tests: a first call compiles, so no example has a deadline of its own (each test has, by pytest)."""
+
+from hypothesis import settings
+
+settings.register_profile("vfwire", deadline=None)
+settings.load_profile("vfwire")
