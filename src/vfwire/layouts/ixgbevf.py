@@ -15,6 +15,15 @@ The X550's VFMRQC, VFRSSRK and VFRETA (0x3000 on) do not exist here: an 82599 VF
 
 from typing import NamedTuple
 
+# --- PCI: what the function says it is (82599 datasheet 9; a VF's subsystem is its PF's, here an X520-2) ----
+PCI_VENDOR = 0x8086
+PCI_DEVICE = 0x10ED
+PCI_REVISION = 0x01
+PCI_CLASS = 0x020000
+PCI_SUBSYSTEM_VENDOR = 0x8086
+PCI_SUBSYSTEM = 0x7A11
+PCI_MSIX_CAPABILITY = 0x70
+PCI_EXPRESS_CAPABILITY = 0xA0
 BAR0_SIZE = 0x4000
 BAR3_SIZE = 0x4000
 MSIX_VECTORS = 3

@@ -1,6 +1,7 @@
-"""PCI configuration space: offsets and bits by the names of Linux `include/uapi/linux/pci_regs.h`, without "PCI_".
+"""PCI configuration space: offsets and bits, named as Linux `include/uapi/linux/pci_regs.h` has them.
 
-All offsets are bytes, all registers little-endian. A register of a capability is given from the capability's start.
+All offsets are bytes, all registers little-endian, all names without "PCI_". A capability's registers count
+from its start.
 Meanings: PCI Local Bus 3.0 chapter 6 (header, MSI-X), PCI Express Base chapter 7, SR-IOV 1.1 chapter 3.
 
     0x00  vendor        device        command       status            header, type 0, 64 bytes
@@ -90,6 +91,7 @@ CLASS_NETWORK_ETHERNET = 0x0200
 CAP_LIST_ID = 0
 CAP_LIST_NEXT = 1
 CAP_FLAGS = 2
+CAP_SIZEOF = 4
 CAP_ID_PM = 0x01
 CAP_ID_VPD = 0x03
 CAP_ID_MSI = 0x05
