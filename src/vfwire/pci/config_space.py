@@ -2,7 +2,7 @@
 
 Every bit has a value and a mask that says whether a guest may write it; BAR sizing, MSI-X enable and all else
 follow from the masks alone. Only function-level reset, a bit that acts and reads 0, needs more.
-As with passthrough, vendor and device ID are there and the BARs can be sized; a bare VF leaves that to its PF.
+As with passthrough, vendor and device ID are there and the BARs can be sized. A bare VF leaves it to its PF.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,7 +44,7 @@ class ConfigSpace:
     """`size` bytes: 256, or 4,096 for PCI Express (the extended part reads zero: no extended capabilities).
 
     `on_change` is called after a write that changed bus mastering, memory decoding, MSI-X enable or mask;
-    `on_flr` after a function-level reset was asked for and the registers here are back at their power-on values.
+    `on_flr` after a function-level reset was asked for and the registers are back at power-on values.
     Both are plain attributes: a device sets them once it is built.
     Raises ValueError on construction only, for BARs or capabilities that overlap or do not fit.
     """

@@ -18,7 +18,7 @@ class MsixTable:
 
     A guest reads and writes it at any offset and size and nothing raises: gaps read zero, pending bits cannot
     be written. `on_unmask(vector)` is called after a guest has cleared a vector's mask bit; a device then
-    sends what is pending. Whether MSI-X is enabled, or masked as a whole, is the configuration space's to say.
+    sends what is pending. Whether MSI-X is enabled, or masked as a whole, the configuration space says.
     """
 
     def __init__(self, vectors: int, table_offset: int = 0, pba_offset: int = 0x2000) -> None:
