@@ -1,4 +1,4 @@
-"""For all tests: a first call compiles, so no example has a deadline of its own (each test has, by pytest)."""
+"""For all tests: a first call compiles, so no example has a deadline (each test has one, by pytest)."""
 
 from hypothesis import settings
 

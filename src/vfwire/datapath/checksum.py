@@ -10,20 +10,20 @@ offset (only ever after a piece of odd length), sum it from 0 and add `at_odd_of
 """
 
 from vfwire.layouts.ethernet import IPV4_SOURCE, IPV6_SOURCE
-from vfwire.memory.compiled import inlined
+from vfwire.memory.compiled import always_inlined
 from vfwire.memory.unaligned import BLOCK, read16, read32, read64, sum_blocks
 from vfwire.memory.words import load8
 
 _LOW32 = 0xFFFF_FFFF
 
 
-@inlined
+@always_inlined
 def _four(first, second):  # type: ignore[no-untyped-def]
     """The sum of the four 32-bit halves of two 64-bit words."""
     return ((first & _LOW32) + (second & _LOW32)) + (((first >> 32) & _LOW32) + ((second >> 32) & _LOW32))
 
 
-@inlined
+@always_inlined
 def sum_words(address, count, partial):  # type: ignore[no-untyped-def]
     """`partial` plus the sum of `count` (0 to 2**31) bytes at any `address`; an odd end is padded with 0.
 
@@ -57,14 +57,14 @@ def sum_words(address, count, partial):  # type: ignore[no-untyped-def]
     return (total & _LOW32) + (total >> 32)
 
 
-@inlined
+@always_inlined
 def at_odd_offset(partial):  # type: ignore[no-untyped-def]
     """The partial of a piece, summed from 0, as it counts at an odd offset: bytes change places."""
     shifted = partial << 8
     return (shifted & _LOW32) + (shifted >> 32)
 
 
-@inlined
+@always_inlined
 def fold(partial):  # type: ignore[no-untyped-def]
     """The 16-bit ones'-complement sum: 0xFFFF over data with a right checksum; 0 only where all was 0."""
     total = (partial & 0xFFFF) + ((partial >> 16) & 0xFFFF) + (partial >> 32)
@@ -72,19 +72,19 @@ def fold(partial):  # type: ignore[no-untyped-def]
     return (total & 0xFFFF) + (total >> 16)
 
 
-@inlined
+@always_inlined
 def checksum_field(partial):  # type: ignore[no-untyped-def]
     """What goes into a checksum field (that was 0 in the sum); written little-endian: `write16(field, …)`."""
     return 0xFFFF ^ fold(partial)
 
 
-@inlined
+@always_inlined
 def swap16(value):  # type: ignore[no-untyped-def]
     """A 16-bit value with its two bytes exchanged: a number in network order as a little-endian word."""
     return ((value & 0xFF) << 8) | ((value >> 8) & 0xFF)
 
 
-@inlined
+@always_inlined
 def pseudo_header(l3_address, is_ipv6, protocol, l4_length):  # type: ignore[no-untyped-def]
     """The partial of the pseudo header: RFC 9293 3.1 for IPv4, RFC 8200 8.1 for IPv6 (no routing header).
 

@@ -62,6 +62,12 @@ def inlined(function: F) -> F:
     return decorate(function)
 
 
+def always_inlined(function: F) -> F:
+    """Decorate a function on every packet's path: compiled into its callers whatever LLVM thinks of it."""
+    decorate: Callable[[F], F] = numba.njit(nogil=True, error_model="numpy", forceinline=True)
+    return decorate(function)
+
+
 def is_cached(function: Any) -> bool:
     """True when machine code for `function` is on disk already (so that a first call is quick)."""
     stats = getattr(function, "_cache", None)
