@@ -1,7 +1,8 @@
 """Reads the golden tables: constants as the vendors' headers have them, a column for each witness.
 
 `golden/*.csv`: our name, the header's name, its value in Linux (ixgbevf regs.h, defines.h, mbx.h,
-ixgbe_type.h, ixgbe_mbx.h, pci_regs.h) and in DPDK (ixgbe base code, rte_pci.h); empty where that header does not have it.
+ixgbe_type.h, ixgbe_mbx.h, pci_regs.h) and its value in DPDK (ixgbe base code, rte_pci.h); empty where
+that header does not have it.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""Constants against golden tables typed from the vendors' headers, with a second witness where there is one."""
+"""Constants against golden tables typed from the vendors' headers, two witnesses where there are two."""
 
 import importlib
 from typing import Any
@@ -86,6 +86,12 @@ def test_decode_knows_every_row_and_nothing_else() -> None:
     assert all(offset % 4 == 0 for offset in rows)
 
 
+def test_two_registers_at_one_offset_are_refused() -> None:
+    row = ixgbevf.REGISTERS[0]
+    with pytest.raises(ValueError, match="VFCTRL and VFCTRL both claim offset 0x0"):
+        ixgbevf._by_offset((row, row))
+
+
 def test_link_speed_values_are_distinct_and_in_their_field() -> None:
     speeds = [ixgbevf.LINKS_SPEED_100M, ixgbevf.LINKS_SPEED_1G, ixgbevf.LINKS_SPEED_10G]
     assert len(set(speeds)) == 3
@@ -93,7 +99,7 @@ def test_link_speed_values_are_distinct_and_in_their_field() -> None:
 
 
 def test_receive_descriptor_by_its_header_structure() -> None:
-    """`union ixgbe_adv_rx_desc`: 16 bits pkt_info, 16 hdr_info, 32 rss, 32 status_error, 16 length, 16 vlan."""
+    """`union ixgbe_adv_rx_desc`: bits pkt_info 16, hdr_info 16, rss 32, status_error 32, length 16, vlan 16."""
     offsets = (
         descriptors.RXD_PKT_INFO,
         descriptors.RXD_HDR_INFO,
