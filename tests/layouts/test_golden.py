@@ -99,7 +99,7 @@ def test_link_speed_values_are_distinct_and_in_their_field() -> None:
 
 
 def test_receive_descriptor_by_its_header_structure() -> None:
-    """`union ixgbe_adv_rx_desc`: bits pkt_info 16, hdr_info 16, rss 32, status_error 32, length 16, vlan 16."""
+    """`union ixgbe_adv_rx_desc` bits pkt_info 16, hdr_info 16, rss 32, status 32, length 16, vlan 16."""
     offsets = (
         descriptors.RXD_PKT_INFO,
         descriptors.RXD_HDR_INFO,
