@@ -9,10 +9,10 @@ SPINS_BETWEEN_CLOCKS = 256
 
 @compiled
 def ping(word, samples, count, rounds, deadline):  # type: ignore[no-untyped-def]
-    """Fill int64 samples[:count] with the nanoseconds that `rounds` round trips took; returns how many were filled.
+    """Fill int64 samples[:count] with the nanoseconds that `rounds` round trips took; returns how many it filled.
 
-    `word` is the address of an int64 on a cache line of its own, 0 at the start. Even: ours to move, odd: theirs. At
-    `deadline` (CLOCK_MONOTONIC, ns) the word becomes STOP and both sides return.
+    `word` is the address of an int64 on a cache line of its own, 0 at the start. Even: ours to move, odd: theirs.
+    At `deadline` (CLOCK_MONOTONIC, ns) the word becomes STOP and both sides return.
     """
     value = 0
     for sample in range(count):

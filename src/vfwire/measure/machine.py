@@ -1,4 +1,4 @@
-"""What machine a figure was taken on. Two-core results mean little without its cache line round trip beside them."""
+"""What machine a figure was taken on: no two-core result without the cache line round trip beside it."""
 
 import os
 import platform
@@ -50,8 +50,8 @@ def describe_machine() -> dict[str, Any]:
 def cache_line_round_trip_ns(cores: Sequence[int] | None = None, limit_ms: int = 40) -> float | None:
     """The median time in which a cache line goes to another core and comes back, in nanoseconds.
 
-    cores: the two to use, by default the first two of this process. Ends after `limit_ms` at the latest, with what it
-    has; None where there are not two cores, or when no sample was finished in time (both busy with something else).
+    cores: the two to use, by default the first two of this process. Ends after `limit_ms` at the latest, with what
+    it has; None where there are not two cores, or when no sample was finished in time (the cores were busy).
     """
     pair = list(usable_cores() if cores is None else cores)[:2]
     if len(pair) < 2 or pair[0] == pair[1]:
