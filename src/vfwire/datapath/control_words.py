@@ -1,0 +1,68 @@
+"""Single words of the card's state, for control code: Python reaches them here by atomic operations while the
+loop runs.
+
+`words.py` can only be called from compiled code; these are its doors for Python, a fraction of a microsecond
+each.
+"""
+
+from typing import Any
+
+from vfwire.memory.compiled import compiled
+from vfwire.memory.words import exchange64, fetch_and64, fetch_or64, load32, load64, store32, store64
+
+
+@compiled
+def load_word(address):  # type: ignore[no-untyped-def]
+    """The 64-bit word at `address`, signed."""
+    return load64(address)
+
+
+@compiled
+def store_word(address, value):  # type: ignore[no-untyped-def]
+    store64(address, value)
+
+
+@compiled
+def take_word(address):  # type: ignore[no-untyped-def]
+    """Read the word and leave 0 behind, in one step: what a clear-on-read register does."""
+    return exchange64(address, 0)
+
+
+@compiled
+def set_bits(address, bits):  # type: ignore[no-untyped-def]
+    """Set `bits`; returns the word as it was."""
+    return fetch_or64(address, bits)
+
+
+@compiled
+def clear_bits(address, bits):  # type: ignore[no-untyped-def]
+    """Clear `bits`; returns the word as it was."""
+    return fetch_and64(address, ~bits)
+
+
+@compiled
+def load_register(address):  # type: ignore[no-untyped-def]
+    """The 32-bit word at `address` (a multiple of 4), as 0 to 2**32 - 1."""
+    return load32(address)
+
+
+@compiled
+def store_register(address, value):  # type: ignore[no-untyped-def]
+    store32(address, value)
+
+
+def warm_up_words(scratch: Any) -> None:
+    """Compile all of the above on one scratch word (an int64 array of at least one entry)."""
+    address = int(scratch.ctypes.data)
+    load_word(address)
+    store_word(address, 0)
+    take_word(address)
+    set_bits(address, 0)
+    clear_bits(address, 0)
+    load_register(address)
+    store_register(address, 0)
+
+
+def field_address(records: Any, row: int, field: str) -> int:
+    """The address of an int64 field of one record, for the functions above."""
+    return int(records.ctypes.data) + row * int(records.dtype.itemsize) + int(records.dtype.fields[field][1])
