@@ -34,6 +34,8 @@ from vfwire.layouts.ethernet import (
     VLAN_BYTES,
 )
 from vfwire.layouts.ixgbe_descriptors import (
+    RXD_ERR_IPE,
+    RXD_ERR_TCPE,
     RXD_PKTTYPE_IPV4,
     RXD_PKTTYPE_IPV4_EX,
     RXD_PKTTYPE_IPV6,
@@ -42,6 +44,8 @@ from vfwire.layouts.ixgbe_descriptors import (
     RXD_PKTTYPE_SCTP,
     RXD_PKTTYPE_TCP,
     RXD_PKTTYPE_UDP,
+    RXD_STAT_IPCS,
+    RXD_STAT_L4CS,
 )
 from vfwire.memory.compiled import always_inlined, inlined
 from vfwire.memory.unaligned import read16, read16_be, read32, read64
@@ -60,10 +64,11 @@ KIND_CUT = 1 << 22  # the IP header's length goes beyond the frame, or not beyon
 
 MAXIMUM_EXTENSIONS = 8  # IPv6 extension headers walked; a frame with more has no L4
 
-IP_GOOD = 1 << 0
-IP_BAD = 1 << 1
-L4_GOOD = 1 << 2
-L4_BAD = 1 << 3
+# Checksum status: as an 82599's receive descriptor says it in status and error (status_error, one dword).
+IP_GOOD = RXD_STAT_IPCS
+IP_BAD = RXD_STAT_IPCS | RXD_ERR_IPE
+L4_GOOD = RXD_STAT_L4CS
+L4_BAD = RXD_STAT_L4CS | RXD_ERR_TCPE
 
 # Little-endian images of big-endian words, so that the common path swaps nothing.
 _TYPE_VLAN = (ETHERTYPE_VLAN >> 8) | ((ETHERTYPE_VLAN & 0xFF) << 8)
@@ -90,8 +95,8 @@ def _l4(address, room, protocol):  # type: ignore[no-untyped-def]
 
 
 @always_inlined
-def _ipv4(address, room):  # type: ignore[no-untyped-def]
-    """(kind, L3 bytes, L4 header bytes, protocol, bytes from L4 on) of an IPv4 packet in `room` bytes."""
+def _ipv4(address, room, whole):  # type: ignore[no-untyped-def]
+    """(kind, L3 bytes, L4 header bytes, protocol, L4 and rest) of IPv4: `room` of `whole` bytes are here."""
     if room < IPV4_BYTES:
         return 0, 0, 0, 0, 0
     word = read64(address)  # version and length, type of service, total length, identification, fragment
@@ -105,14 +110,14 @@ def _ipv4(address, room):  # type: ignore[no-untyped-def]
     rest = swap16(word >> 16) - header
     if (word >> 48) & _FRAGMENTED_IMAGE:
         return kind | KIND_FRAGMENT, header, 0, protocol, 0
-    if rest < 0 or header + rest > room:
+    if rest < 0 or header + rest > whole:
         return kind | KIND_CUT, header, 0, protocol, 0
-    bit, l4_length = _l4(address + header, rest, protocol)
+    bit, l4_length = _l4(address + header, min(rest, room - header), protocol)
     return kind | bit, header, l4_length, protocol, rest
 
 
 @inlined
-def _ipv6(address, room):  # type: ignore[no-untyped-def]
+def _ipv6(address, room, whole):  # type: ignore[no-untyped-def]
     """As `_ipv4`. The walk ends at a fragment, a routing header still to be followed, or the 9th header."""
     if room < IPV6_BYTES:
         return 0, 0, 0, 0, 0
@@ -122,9 +127,10 @@ def _ipv6(address, room):  # type: ignore[no-untyped-def]
     kind = KIND_IPV6
     protocol = (word >> 48) & 0xFF
     end = IPV6_BYTES + swap16(word >> 32)
-    if end > room:
+    if end > whole:
         return kind | KIND_CUT, IPV6_BYTES, 0, protocol, 0
     header = IPV6_BYTES
+    limit = min(end, room)
     for _ in range(MAXIMUM_EXTENSIONS):
         if protocol == PROTOCOL_FRAGMENT:
             return kind | KIND_IPV6_EXTENSIONS | KIND_FRAGMENT, header, 0, protocol, 0
@@ -133,14 +139,14 @@ def _ipv6(address, room):  # type: ignore[no-untyped-def]
             and protocol != PROTOCOL_DESTINATION_OPTIONS
             and protocol != PROTOCOL_ROUTING
         ):
-            bit, l4_length = _l4(address + header, end - header, protocol)
+            bit, l4_length = _l4(address + header, limit - header, protocol)
             return kind | bit, header, l4_length, protocol, end - header
         kind |= KIND_IPV6_EXTENSIONS
-        if header + 8 > end:
+        if header + 8 > limit:
             break
         extension = read32(address + header)  # next header, length, and for routing: type, segments left
         size = (((extension >> 8) & 0xFF) + 1) << 3
-        if header + size > end or (protocol == PROTOCOL_ROUTING and (extension >> 24) & 0xFF):
+        if header + size > limit or (protocol == PROTOCOL_ROUTING and (extension >> 24) & 0xFF):
             break
         protocol = extension & 0xFF
         header += size
@@ -148,29 +154,37 @@ def _ipv6(address, room):  # type: ignore[no-untyped-def]
 
 
 @always_inlined
-def parse_full(address, length):  # type: ignore[no-untyped-def]
-    """(kind, l2_len, l3_len, l4_len, l4_protocol, l4_bytes) of the `length` (from 14) bytes at `address`.
+def parse_prefix(address, available, length):  # type: ignore[no-untyped-def]
+    """(kind, l2_len, l3_len, l4_len, l4_protocol, l4_bytes) of a frame whose front is at `address`.
+
+    length: of the frame. available: bytes of it that are there, 14 to length; the rest is not looked at.
 
     l2_len: 14, or 18 with a tag. l3_len: IP header with its options or extension headers, 0 if it is not IP
     or its header does not fit. l4_len: bytes of the TCP, UDP or SCTP header, 0 if there is none whole.
     l4_protocol: where l3_len is not 0, IPv4's protocol or the last IPv6 next header that was reached.
-    l4_bytes: L4 header and payload as IP counts them (padding left out), 0 where L4 cannot be looked at. All
-    of it lies within the frame.
+    l4_bytes: L4 header and payload as IP counts them (padding left out), 0 where L4 cannot be looked at.
+    Headers lie within `available`, l4_bytes within the frame.
     """
     kind = 0
     l2 = ETHERNET_BYTES
     ethertype = read16(address + ETHERNET_TYPE)
-    if ethertype == _TYPE_VLAN and length >= ETHERNET_BYTES + VLAN_BYTES:
+    if ethertype == _TYPE_VLAN and available >= ETHERNET_BYTES + VLAN_BYTES:
         kind = KIND_VLAN
         l2 = ETHERNET_BYTES + VLAN_BYTES
         ethertype = read16(address + ETHERNET_TYPE + VLAN_BYTES)
     if ethertype == _TYPE_IPV4:
-        bits, l3, l4, protocol, rest = _ipv4(address + l2, length - l2)
+        bits, l3, l4, protocol, rest = _ipv4(address + l2, available - l2, length - l2)
         return kind | bits, l2, l3, l4, protocol, rest
     if ethertype == _TYPE_IPV6:
-        bits, l3, l4, protocol, rest = _ipv6(address + l2, length - l2)
+        bits, l3, l4, protocol, rest = _ipv6(address + l2, available - l2, length - l2)
         return kind | bits, l2, l3, l4, protocol, rest
     return kind, l2, 0, 0, 0, 0
+
+
+@always_inlined
+def parse_full(address, length):  # type: ignore[no-untyped-def]
+    """(kind, l2_len, l3_len, l4_len, l4_protocol, l4_bytes) of the `length` (from 14) bytes at `address`."""
+    return parse_prefix(address, length, length)
 
 
 @always_inlined
