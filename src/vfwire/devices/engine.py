@@ -17,6 +17,7 @@ import numpy as np
 from vfwire.datapath.card import run_card
 from vfwire.datapath.control_words import field_address, load_word, store_word, warm_up_words
 from vfwire.datapath.state import DROP_NAMES, HEADER_SCRATCH, CardState, Drop, new_state
+from vfwire.devices.watchdog import StuckLoop
 from vfwire.errors import UsageError, VfwireError, WaitTimeout
 
 _log = logging.getLogger(__name__)
@@ -110,8 +111,22 @@ class Engine:
             _log.exception("the card's loop ended by an error")
 
     def _watch(self) -> None:
+        stuck = StuckLoop(self.state)
         while not self._watch_end.wait(_WATCH_SECONDS):
             self.report_faults()
+            if stuck.standing_still():
+                self._free(stuck)
+
+    def _free(self, stuck: StuckLoop) -> None:
+        taken = stuck.free()
+        if not taken:
+            return
+        try:
+            with self.parked():
+                for fd in taken:
+                    os.close(fd)
+        except WaitTimeout:
+            _log.warning("the card's loop still stands still", exc_info=True)
 
     def report_faults(self) -> list[int]:
         """Log each function that the loop has stopped, once for each fault; returns the newly found ones."""

@@ -1,0 +1,166 @@
+"""`vfwire card`: one card in this process, until SIGINT or SIGTERM."""
+
+import contextlib
+import json
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vfwire.devices.card import LINE_RATE, MODELS, MOST_VFS, Card, functions_of
+from vfwire.devices.engine import Engine
+from vfwire.devices.hosting import HostedCard
+from vfwire.devices.link import Cable
+from vfwire.devices.management import ManagementServer
+from vfwire.devices.run_directory import MANAGEMENT, RunDirectory, run_root
+from vfwire.devices.settings import parse_mac, parse_rate
+from vfwire.errors import UsageError, VfwireError
+from vfwire.layouts.ixgbe_mailbox import API_15, API_20, API_NAMES
+
+_APIS = [name for number, name in enumerate(API_NAMES) if number not in (API_15, API_20)]
+
+
+def _rate(_context: click.Context, _parameter: click.Parameter, value: str) -> int | None:
+    return parse_rate(value)
+
+
+def _mode(_context: click.Context, _parameter: click.Parameter, value: str) -> int:
+    if not value.isdecimal() or len(value) > 4 or any(digit > "7" for digit in value):
+        raise UsageError(f"{value!r} is no mode for a socket", "write it as 600 or 660")
+    return int(value, 8)
+
+
+def _prefix(_context: click.Context, _parameter: click.Parameter, value: str | None) -> bytes | None:
+    return None if value is None else parse_mac(f"{value.rstrip(':')}:00")[:5]
+
+
+def _key(_context: click.Context, _parameter: click.Parameter, value: str | None) -> bytes | None:
+    if value is None:
+        return None
+    try:
+        return bytes.fromhex(value.replace(":", ""))
+    except ValueError as error:
+        raise UsageError("an RSS key is 40 bytes in hexadecimal") from error
+
+
+@click.command()
+@click.option(
+    "--vfs", type=click.IntRange(1, MOST_VFS), default=4, show_default=True, help="Virtual functions."
+)
+@click.option("--name", default="card0", show_default=True, help="The card's name.")
+@click.option("--dir", "directory", type=click.Path(path_type=Path), help="Run directory [default: by name].")
+@click.option("--mtu", type=int, default=1500, show_default=True, help="Above 1500: a jumbo card.")
+@click.option("--line-rate", "rate", default=f"{LINE_RATE // 10**9}G", show_default=True, callback=_rate,
+              help="Of uplink and functions, or off.")  # fmt: skip
+@click.option(
+    "--model", type=click.Choice(list(MODELS)), default="82599", show_default=True, help="Of the VFs."
+)
+@click.option("--exact", is_flag=True, help="Every register traps, and reserved bits read as on the chip.")
+@click.option("--api-ceiling", type=click.Choice(_APIS), default=_APIS[-1], show_default=True,
+              help="Highest mailbox API that the PF accepts.")  # fmt: skip
+@click.option("--host-function", is_flag=True, help="One more function, for the host itself.")
+@click.option(
+    "--mac-prefix", callback=_prefix, metavar="02:00:00:00:01", help="First five bytes of the MACs."
+)
+@click.option("--rss-key", callback=_key, metavar="HEX", help="40 bytes [default: random].")
+@click.option(
+    "--socket-mode", "mode", default="600", show_default=True, callback=_mode, help="Of VF sockets."
+)
+@click.option("--link", "cable", type=click.Path(path_type=Path),
+              help="Cable to a card in another process: both are given the same path.")  # fmt: skip
+@click.option("--core", type=int, help="Pin the card's loop to this core.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+def card(
+    vfs: int,
+    name: str,
+    directory: Path | None,
+    mtu: int,
+    rate: int | None,
+    cable: Path | None,
+    core: int | None,
+    mode: int,
+    as_json: bool,
+    host_function: bool,
+    **rest: Any,
+) -> None:
+    """Run a card: its virtual functions on sockets, until it is stopped (Ctrl-C, SIGTERM).
+
+    QEMU 10.1 and later attaches a function with the option that is printed; `vfwire vf` changes it meanwhile.
+    """
+    with contextlib.ExitStack() as stack:
+        stopped = stack.enter_context(_stop_signals())
+        engine = Engine([functions_of(vfs, host_function=host_function)], pin=core)
+        stack.callback(engine.close)
+        made = Card(engine, 0, name, vfs, mtu=mtu, line_rate_bps=rate, host_function=host_function, **rest)
+        run = RunDirectory(directory or run_root() / name)
+        stack.callback(run.close)
+        click.echo("vfwire: compiling the card's loop, or loading it ...", err=True)
+        engine.warm_up()
+        engine.start()
+        hosted = HostedCard(made, run.path, mode=mode)
+        stack.callback(hosted.close)
+        if cable is not None:
+            stack.callback(Cable(made, cable).close)
+        manager = ManagementServer(run.path / MANAGEMENT, _verbs(hosted, stopped))
+        stack.callback(manager.close)
+        _print(hosted.describe(), as_json)
+        _wait_stopped(stopped, engine)
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set; the handlers before are put back."""
+    stopped = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _wait_stopped(stopped: threading.Event, engine: Engine) -> None:
+    """Until somebody asks for the end, or the loop has ended by itself, which is an error."""
+    while not stopped.wait(1.0):
+        if not engine.running:
+            raise VfwireError("the card's loop has ended by itself", "see the log above")
+
+
+def _verbs(hosted: HostedCard, stopped: threading.Event) -> dict[str, Any]:
+    def change(request: dict[str, Any]) -> Any:
+        changes = request.get("changes")
+        if not isinstance(changes, dict) or not changes:
+            raise UsageError("a request to set has changes")
+        return hosted.card.change(request.get("vf", ""), changes).to_json()
+
+    def stop(_request: dict[str, Any]) -> str:
+        stopped.set()
+        return "stopping"
+
+    return {
+        "show": lambda _request: hosted.describe(),
+        "counters": lambda _request: hosted.counters(),
+        "set": change,
+        "stop": stop,
+    }
+
+
+def _print(described: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(described))
+    else:
+        rate = described["line_rate_bps"]
+        speed = f"{rate / 1e9:g} Gbps" if rate else "no line rate"
+        click.echo(f"{described['card']}: {described['model']}, MTU {described['mtu']}, {speed}")
+        for vf in described["vfs"]:
+            click.echo(f"  {vf['name']}  {vf['address']}  {vf['mac']}  {vf['socket']}")
+            click.echo(f"    {vf['qemu']}")
+        click.echo(f"QEMU needs shared memory, too: {described['qemu_memory']}")
+        click.echo("Stop with Ctrl-C.")
+    sys.stdout.flush()

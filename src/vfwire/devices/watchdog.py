@@ -1,0 +1,81 @@
+"""What the loop cannot notice by itself: that a guest has made it wait.
+
+The loop signals a guest's eventfds. They are set not to block, but that flag, and the counter, are the
+guest's as well: a guest that fills the counter and takes the flag off again holds whoever signals it. A loop
+that stands still is set free by emptying that eventfd, which is taken away from the function.
+"""
+
+import fcntl
+import logging
+import os
+import select
+from pathlib import Path
+
+from vfwire.datapath.control_words import field_address, load_word, store_word
+from vfwire.datapath.state import VECTORS, CardState
+
+_log = logging.getLogger(__name__)
+_EVENTFD = "anon_inode:[eventfd]"
+
+
+class StuckLoop:
+    """Looks at the loop from time to time. `free` returns the eventfds it took away, to be closed while
+    parked.
+    """
+
+    def __init__(self, state: CardState) -> None:
+        self._state = state
+        self._seen = -1
+
+    def standing_still(self) -> bool:
+        """True when the loop has not gone round since the last call, and nobody asked it to stand still."""
+        control = self._state.control
+        words = [
+            load_word(field_address(control, 0, name))
+            for name in ("rounds", "request", "acknowledged", "started")
+        ]
+        rounds, request, acknowledged, started = words
+        asked = request & 1 and request == acknowledged
+        still = started and rounds == self._seen and not asked
+        self._seen = rounds
+        return bool(still)
+
+    def free(self) -> list[int]:
+        """Empty every eventfd that would hold the loop, and take it out of the state."""
+        taken = []
+        vectors = self._state.vectors
+        for row, fd in enumerate(vectors.eventfd.tolist()):
+            if fd < 0 or not holds_its_writer(fd):
+                continue
+            store_word(field_address(vectors, row, "eventfd"), -1)
+            function = self._state.functions[row // VECTORS]
+            _log.warning(
+                "card %d VF %d: its guest blocked interrupt %d, which is taken away from it",
+                function.card,
+                function.pool,
+                row % VECTORS,
+            )
+            empty_eventfd(fd)
+            taken.append(fd)
+        return taken
+
+
+def holds_its_writer(fd: int) -> bool:
+    """An eventfd whose counter is full: writing to it waits until somebody reads."""
+    try:
+        if str(Path(f"/proc/self/fd/{fd}").readlink()) != _EVENTFD:
+            return False
+    except OSError:
+        return False
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return not any(events & select.POLLOUT for _, events in poll.poll(0))
+
+
+def empty_eventfd(fd: int) -> None:
+    """Take its counter to 0 without waiting."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_NONBLOCK)
+        os.eventfd_read(fd)
+    except OSError:
+        return
