@@ -20,7 +20,7 @@ from vfwire.layouts.ixgbe_descriptors import (
     RXD_RSSTYPE_IPV6_UDP,
     RXD_RSSTYPE_NONE,
 )
-from vfwire.memory.compiled import always_inlined, inlined
+from vfwire.memory.compiled import always_inlined
 from vfwire.memory.unaligned import read32, read64
 
 KEY_BYTES = 40
@@ -71,7 +71,7 @@ def _eight(table, place, word):  # type: ignore[no-untyped-def]
     return _four(table, place, word) ^ _four(table, place + 1024, word >> 32)
 
 
-@inlined
+@always_inlined
 def toeplitz(table, address, count):  # type: ignore[no-untyped-def]
     """The hash of `count` (a multiple of 4, 0 to 36) contiguous bytes at `address`: an int of 32 bits."""
     value = 0
@@ -92,7 +92,7 @@ def toeplitz_ipv4(table, l3_address):  # type: ignore[no-untyped-def]
     return _eight(table, 0, read64(l3_address + IPV4_SOURCE))
 
 
-@inlined
+@always_inlined
 def toeplitz_ipv6(table, l3_address):  # type: ignore[no-untyped-def]
     """Source and destination address of the IPv6 header at `l3_address`."""
     source = l3_address + IPV6_SOURCE
@@ -101,30 +101,35 @@ def toeplitz_ipv6(table, l3_address):  # type: ignore[no-untyped-def]
 
 
 @always_inlined
-def _ports(table, place, l4_address):  # type: ignore[no-untyped-def]
-    return _four(table, place, read32(l4_address))
+def _hash_ipv4(table, l3_address, l4_address, kind, enabled):  # type: ignore[no-untyped-def]
+    if kind & KIND_TCP and enabled & RSS_IPV4_TCP:
+        rss_type, ports = RXD_RSSTYPE_IPV4_TCP, True
+    elif kind & KIND_UDP and enabled & RSS_IPV4_UDP:
+        rss_type, ports = RXD_RSSTYPE_IPV4_UDP, True
+    elif enabled & RSS_IPV4:
+        rss_type, ports = RXD_RSSTYPE_IPV4, False
+    else:
+        return 0, RXD_RSSTYPE_NONE
+    value = toeplitz_ipv4(table, l3_address)
+    if ports:
+        value ^= _four(table, 2048, read32(l4_address))
+    return value, rss_type
 
 
 @always_inlined
-def _hash_ipv4(table, l3_address, l4_address, kind, enabled):  # type: ignore[no-untyped-def]
-    if kind & KIND_TCP and enabled & RSS_IPV4_TCP:
-        return toeplitz_ipv4(table, l3_address) ^ _ports(table, 2048, l4_address), RXD_RSSTYPE_IPV4_TCP
-    if kind & KIND_UDP and enabled & RSS_IPV4_UDP:
-        return toeplitz_ipv4(table, l3_address) ^ _ports(table, 2048, l4_address), RXD_RSSTYPE_IPV4_UDP
-    if enabled & RSS_IPV4:
-        return toeplitz_ipv4(table, l3_address), RXD_RSSTYPE_IPV4
-    return 0, RXD_RSSTYPE_NONE
-
-
-@inlined
 def _hash_ipv6(table, l3_address, l4_address, kind, enabled):  # type: ignore[no-untyped-def]
     if kind & KIND_TCP and enabled & RSS_IPV6_TCP:
-        return toeplitz_ipv6(table, l3_address) ^ _ports(table, 8192, l4_address), RXD_RSSTYPE_IPV6_TCP
-    if kind & KIND_UDP and enabled & RSS_IPV6_UDP:
-        return toeplitz_ipv6(table, l3_address) ^ _ports(table, 8192, l4_address), RXD_RSSTYPE_IPV6_UDP
-    if enabled & RSS_IPV6:
-        return toeplitz_ipv6(table, l3_address), RXD_RSSTYPE_IPV6
-    return 0, RXD_RSSTYPE_NONE
+        rss_type, ports = RXD_RSSTYPE_IPV6_TCP, True
+    elif kind & KIND_UDP and enabled & RSS_IPV6_UDP:
+        rss_type, ports = RXD_RSSTYPE_IPV6_UDP, True
+    elif enabled & RSS_IPV6:
+        rss_type, ports = RXD_RSSTYPE_IPV6, False
+    else:
+        return 0, RXD_RSSTYPE_NONE
+    value = toeplitz_ipv6(table, l3_address)
+    if ports:
+        value ^= _four(table, 8192, read32(l4_address))
+    return value, rss_type
 
 
 @always_inlined

@@ -29,7 +29,7 @@ from vfwire.layouts.ethernet import (
     UDP_CHECKSUM,
 )
 from vfwire.layouts.ixgbe_descriptors import TXD_PAYLEN_MAX
-from vfwire.memory.compiled import always_inlined, inlined
+from vfwire.memory.compiled import always_inlined
 from vfwire.memory.unaligned import read16_be, read32_be, write16, write16_be, write32_be
 from vfwire.memory.words import copy, load8, store8
 
@@ -41,7 +41,7 @@ _SEQUENCE_SHIFT = 24
 _IPV6_BIT = 1 << 56
 
 
-@inlined
+@always_inlined
 def gather_copy(to, addresses, lengths, entries, offset, count):  # type: ignore[no-untyped-def]
     """Copy bytes [offset, offset + count) of the gather list to `to`. Returns how many there were."""
     offset = max(offset, 0)
@@ -60,7 +60,7 @@ def gather_copy(to, addresses, lengths, entries, offset, count):  # type: ignore
     return done
 
 
-@inlined
+@always_inlined
 def gather_sum(addresses, lengths, entries, offset, count):  # type: ignore[no-untyped-def]
     """The partial (see checksum.py) of bytes [offset, offset + count) that there are, as if contiguous."""
     offset = max(offset, 0)
@@ -82,7 +82,7 @@ def gather_sum(addresses, lengths, entries, offset, count):  # type: ignore[no-u
     return total
 
 
-@inlined
+@always_inlined
 def valid_offload(l2, l3, l4, mss, header_len, total):  # type: ignore[no-untyped-def]
     """Whether the lengths that a guest gave make sense; what follows here may only be called if they do.
 
@@ -108,8 +108,7 @@ def _valid_l3(l3, is_ipv6):  # type: ignore[no-untyped-def]
 
 @always_inlined
 def _fill_ip(l3_address, l3):  # type: ignore[no-untyped-def]
-    """Fill in the checksum of the IPv4 header of `l3` bytes."""
-    write16(l3_address + IPV4_CHECKSUM, 0)
+    """Fill in the checksum of the IPv4 header of `l3` bytes, which is 0 in it."""
     if l3 == IPV4_BYTES:
         partial = sum_words(l3_address, IPV4_BYTES, 0)
     else:
@@ -127,7 +126,7 @@ def _l4_bytes(l3_address, l3, is_ipv6, room, least):  # type: ignore[no-untyped-
     return counted if least <= counted <= room else room
 
 
-@inlined
+@always_inlined
 def fill_l4(  # type: ignore[no-untyped-def]
     header, header_len, l2, l3, is_ipv6, protocol, addresses, lengths, entries, offset, count
 ):
@@ -152,7 +151,7 @@ def fill_l4(  # type: ignore[no-untyped-def]
     return True
 
 
-@inlined
+@always_inlined
 def fill_checksums(  # type: ignore[no-untyped-def]
     header,
     header_len,
@@ -179,6 +178,7 @@ def fill_checksums(  # type: ignore[no-untyped-def]
     if want_ip and not is_ipv6:
         if not _valid_l3(l3, is_ipv6):
             return False
+        write16(header + l2 + IPV4_CHECKSUM, 0)
         _fill_ip(header + l2, l3)
     if want_l4:
         return fill_l4(
@@ -193,7 +193,7 @@ def segment_count(payload, mss):  # type: ignore[no-untyped-def]
     return max((payload + mss - 1) // mss, 1)
 
 
-@inlined
+@always_inlined
 def segment_fields(header, l2, l3, is_ipv6):  # type: ignore[no-untyped-def]
     """What `segment_header` needs of the header as the guest wrote it: read once, before the first segment.
 
@@ -219,7 +219,7 @@ def _segment_flags(flags, first, last):  # type: ignore[no-untyped-def]
     return flags
 
 
-@inlined
+@always_inlined
 def segment_header(  # type: ignore[no-untyped-def]
     header, l2, l3, l4, fields, number, sent, part, payload, addresses, lengths, entries, offset
 ):
@@ -236,10 +236,13 @@ def segment_header(  # type: ignore[no-untyped-def]
     else:
         write16_be(l3_address + IPV4_TOTAL_LENGTH, l3 + l4 + part)
         write16_be(l3_address + IPV4_IDENTIFICATION, (fields >> 8) + number)
-        _fill_ip(l3_address, l3)
+        write16(l3_address + IPV4_CHECKSUM, 0)
     write32_be(tcp + TCP_SEQUENCE, (fields >> _SEQUENCE_SHIFT) + sent)
     store8(tcp + TCP_FLAGS, _segment_flags(fields & 0xFF, number == 0, sent + part >= payload))
     write16(tcp + TCP_CHECKSUM, 0)
-    partial = sum_words(tcp, l4, pseudo_header(l3_address, is_ipv6, PROTOCOL_TCP, l4 + part))
-    partial += gather_sum(addresses, lengths, entries, offset + sent, part)
+    # The payload first: a load that spans stores still on their way to the cache waits for them.
+    partial = gather_sum(addresses, lengths, entries, offset + sent, part)
+    partial = sum_words(tcp, l4, partial + pseudo_header(l3_address, is_ipv6, PROTOCOL_TCP, l4 + part))
+    if not is_ipv6:
+        _fill_ip(l3_address, l3)
     write16(tcp + TCP_CHECKSUM, checksum_field(partial))
