@@ -101,6 +101,7 @@ def card(
         click.echo("vfwire: compiling the card's loop, or loading it ...", err=True)
         engine.warm_up()
         engine.start()
+        stopped.arm()
         hosted = HostedCard(made, run.path, mode=mode)
         stack.callback(hosted.close)
         if cable is not None:
@@ -111,13 +112,27 @@ def card(
         _wait_stopped(stopped, engine)
 
 
+class Stop(threading.Event):
+    """Set by SIGINT and SIGTERM once it is armed. Until then they interrupt what is done (compiling takes its
+    time).
+    """
+
+    _armed = False
+
+    def arm(self) -> None:
+        self._armed = True
+
+    def by_signal(self, _number: int, _frame: object) -> None:
+        self.set()
+        if not self._armed:
+            raise KeyboardInterrupt
+
+
 @contextlib.contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set; the handlers before are put back."""
-    stopped = threading.Event()
-    before = {
-        number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+def _stop_signals() -> Iterator[Stop]:
+    """A `Stop` that the signals reach; the handlers before are put back."""
+    stopped = Stop()
+    before = {number: signal.signal(number, stopped.by_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stopped
     finally:
@@ -125,14 +140,14 @@ def _stop_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _wait_stopped(stopped: threading.Event, engine: Engine) -> None:
+def _wait_stopped(stopped: Stop, engine: Engine) -> None:
     """Until somebody asks for the end, or the loop has ended by itself, which is an error."""
     while not stopped.wait(1.0):
         if not engine.running:
             raise VfwireError("the card's loop has ended by itself", "see the log above")
 
 
-def _verbs(hosted: HostedCard, stopped: threading.Event) -> dict[str, Any]:
+def _verbs(hosted: HostedCard, stopped: Stop) -> dict[str, Any]:
     def change(request: dict[str, Any]) -> Any:
         changes = request.get("changes")
         if not isinstance(changes, dict) or not changes:
