@@ -1,6 +1,105 @@
-"""For all tests: a first call compiles, so no example has a deadline (each test has one, by pytest)."""
+"""For all tests: how long they search, what they must not leave behind, and namespaces to put things in."""
 
+import contextlib
+import gc
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
+from pyroute2 import netns
 
+# A first call compiles, so no example has a deadline (each test has one, by pytest).
 settings.register_profile("vfwire", deadline=None)
+settings.register_profile("soak", deadline=None, max_examples=2000)
 settings.load_profile("vfwire")
+
+# Kept by what outlives a test on purpose: multiprocessing's helpers.
+HELPERS = ("resource_tracker", "forkserver")
+HELD_KINDS = ("/memfd:", "socket:", "anon_inode:", "/dev/net/tun")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--soak", action="store_true", help="the long runs: tests marked soak, and many more examples"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "soak: a long run, left to `make soak`")
+    if config.getoption("--soak"):
+        settings.load_profile("soak")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without --soak the long runs are not part of the suite: each has a short twin that is."""
+    if config.getoption("--soak"):
+        return
+    long_runs = [item for item in items if item.get_closest_marker("soak")]
+    config.hook.pytest_deselected(items=long_runs)
+    items[:] = [item for item in items if item not in long_runs]
+
+
+@pytest.fixture
+def soaking(request: pytest.FixtureRequest) -> bool:
+    """True in `make soak`: for tests that repeat something, and repeat it more often there."""
+    return bool(request.config.getoption("--soak"))
+
+
+def held_descriptors() -> dict[int, str]:
+    """Descriptors of this process that stand for shared memory, sockets, eventfds and taps."""
+    held: dict[int, str] = {}
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            target = str(entry.readlink())
+            if target.startswith(HELD_KINDS):
+                held[int(entry.name)] = target
+    return held
+
+
+def live_children(pid: int | str = "self") -> dict[int, str]:
+    """Processes below one that still run, without multiprocessing's own helpers."""
+    found: dict[int, str] = {}
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        with contextlib.suppress(OSError):
+            for child in (task / "children").read_text().split():
+                command = (
+                    Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                )
+                if command and not any(name in command for name in HELPERS):  # a zombie has no command line
+                    found[int(child)] = command
+                found |= live_children(child)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind() -> Iterator[None]:
+    """A test that leaves a process or a descriptor behind fails; the process is ended: no other test meets it."""
+    descriptors, children = held_descriptors(), live_children()
+    yield
+    left = {pid: name for pid, name in live_children().items() if pid not in children}
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert not left, f"processes left behind: {left}"
+    if held_descriptors().keys() - descriptors.keys():
+        gc.collect()
+    open_still = {fd: target for fd, target in held_descriptors().items() if fd not in descriptors}
+    assert not open_still, f"descriptors left open: {open_still}"
+
+
+@pytest.fixture
+def netns_pair() -> Iterator[tuple[str, str]]:
+    """Names of two fresh network namespaces, loopback only; they go at the end, with what is in them. Needs root."""
+    names = (f"vfwire-test-{os.getpid()}-a", f"vfwire-test-{os.getpid()}-b")
+    made: list[str] = []
+    try:
+        for name in names:
+            netns.create(name)
+            made.append(name)
+        yield names
+    finally:
+        for name in made:
+            netns.remove(name)
