@@ -11,10 +11,8 @@ from vfwire.memory.compiled import compiled
 
 MEMORY = Guarded()
 V6 = {"source": bytes(range(16)), "destination": bytes(range(16, 32))}
-# Receive descriptors, status_error: IPCS, L4CS and the errors IPE, TCPE (82599 datasheet 7.1.6.2).
-IP_GOOD, L4_GOOD = 1 << 6, 1 << 5
-IP_BAD, L4_BAD = IP_GOOD | 1 << 31, L4_GOOD | 1 << 30
-ANY = IP_BAD | L4_BAD
+IP_GOOD, IP_BAD, L4_GOOD, L4_BAD = 1, 2, 4, 8
+ANY = IP_GOOD | IP_BAD | L4_GOOD | L4_BAD
 
 
 @compiled
