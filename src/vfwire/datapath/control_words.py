@@ -7,6 +7,9 @@ each.
 
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vfwire.memory.compiled import compiled
 from vfwire.memory.words import exchange64, fetch_and64, fetch_or64, load32, load64, store32, store64
 
@@ -61,6 +64,18 @@ def warm_up_words(scratch: Any) -> None:
     clear_bits(address, 0)
     load_register(address)
     store_register(address, 0)
+
+
+def row_of(records: Any, row: int) -> Any:
+    """One record as a plain view: `view["field"]` reads and writes it, dozens of times faster than a recarray
+    does.
+    """
+    return records.view(np.ndarray)[row]
+
+
+def words_of(records: Any) -> NDArray[np.int64]:
+    """Records of int64 fields only as int64[rows, fields], to clear whole rows at once."""
+    return np.asarray(records.view(np.ndarray)).view(np.int64).reshape(len(records), -1)
 
 
 def field_address(records: Any, row: int, field: str) -> int:

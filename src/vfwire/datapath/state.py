@@ -71,7 +71,7 @@ CONTROL = np.dtype(
         ("busy_rounds", "i8"),
         ("sleeps", "i8"),
         ("spin_ns", "i8"),  # how long it polls without work before it sleeps
-        ("nap_ms", "i8"),  # its longest sleep
+        ("nap_ns", "i8"),  # its longest sleep
         ("header", "i8"),  # scratch: private bytes for the headers of the frame in hand
         ("fault_function", "i8"),  # last function stopped for a fault; -1 for none (control logs it)
         ("started", "i8"),  # 1 once the loop runs
@@ -124,7 +124,7 @@ FUNCTION = np.dtype(
         ("max_frame", "i8"),  # bytes without FCS that it takes (tagged frames 4 more)
         ("all_multicast", "i8"),
         ("promiscuous", "i8"),
-        ("rss", "i8"),  # 1 when hashes are computed and spread over rx_queues
+        ("rss", "i8"),  # RSS_* types (datapath/rss.py) that are hashed and spread over rx_queues; 0: one queue
         ("rate_bps", "i8"),  # the lower of line rate and max_tx_rate; 0 when lifted
         ("credit", "i8"),
         ("credit_ns", "i8"),
@@ -176,7 +176,6 @@ RX_QUEUE = np.dtype(
         *_MAP_CACHE,
         ("buffer_bytes", "i8"),
         ("strip_vlan", "i8"),
-        ("news", "i8"),  # frames since its vector was last looked at
         ("frames", "i8"),
         ("bytes", "i8"),
     ],
@@ -189,6 +188,21 @@ VECTOR = np.dtype(
         ("interval_ns", "i8"),  # VTEITR
         ("next_ns", "i8"),
         ("raised", "i8"),
+    ],
+    align=True,
+)
+
+IN_HAND = np.dtype(
+    [
+        ("header", "i8"),  # address of the private copy of the frame's first bytes, without any 802.1Q tag
+        ("header_length", "i8"),
+        ("entries", "i8"),  # of the gather list
+        ("offset", "i8"),  # where the rest of the frame begins in the gather list ...
+        ("count", "i8"),  # ... and how many bytes it has
+        ("tag", "i8"),  # 802.1Q tag control information, 0 for none
+        ("good", "i8"),  # checksum status bits that hold without looking, 0 to look
+        ("targets", "i8"),  # entries of the target list
+        ("link", "i8"),  # 1: it crosses the link
     ],
     align=True,
 )
@@ -213,11 +227,13 @@ class CardState(NamedTuple):
     toeplitz: NDArray[np.int64]  # (cards, TOEPLITZ_ENTRIES)
     reta: NDArray[np.int64]  # (cards, RETA_ENTRIES)
     drops: NDArray[np.int64]  # (functions, len(Drop))
-    gather: NDArray[np.int64]  # (2, GATHER): addresses and lengths of the frame in hand
+    in_hand: Any  # the one frame that the general path works on
+    targets: NDArray[np.int64]  # (functions,): the functions that get it
+    gather: NDArray[np.int64]  # (2, GATHER): addresses and lengths of its buffers, still in the sender's memory
 
 
 GATHER = 64  # buffers of one frame: an 82599 takes 40 (datasheet 7.2.1.1)
-HEADER_SCRATCH = 4096
+HEADER_SCRATCH = 24_576  # as long as the longest frame: a parser that follows lengths stays inside
 
 
 def _records(dtype: np.dtype[Any], count: int) -> Any:
@@ -242,6 +258,8 @@ def new_state(functions_per_card: list[int]) -> CardState:
         toeplitz=np.zeros((cards, TOEPLITZ_ENTRIES), np.int64),
         reta=np.zeros((cards, RETA_ENTRIES), np.int64),
         drops=np.zeros((functions, len(Drop)), np.int64),
+        in_hand=_records(IN_HAND, 1),
+        targets=np.zeros(functions, np.int64),
         gather=np.zeros((2, GATHER), np.int64),
     )
     state.control[0].functions = functions

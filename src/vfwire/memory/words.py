@@ -126,12 +126,13 @@ if jit_disabled():
         except OSError:
             return
 
-    def poll_fds(address: int, count: int, timeout_ms: int) -> int:
-        """poll(2) on `count` struct pollfd at `address`; returns how many are ready."""
-        return _libc_poll(int(address), int(count), int(timeout_ms))
+    def wait_fds(address: int, count: int, timeout_ns: int) -> int:
+        """ppoll(2) on `count` struct pollfd at `address`, for less than a second; returns how many are ready."""
+        timespec = (ctypes.c_long * 2)(0, int(timeout_ns))
+        return int(_libc_ppoll(int(address), int(count), timespec, None))
 
-    _libc_poll: Any = ctypes.CDLL(None).poll
-    _libc_poll.argtypes = [ctypes.c_void_p, ctypes.c_ulong, ctypes.c_int]
+    _libc_ppoll: Any = ctypes.CDLL(None).ppoll
+    _libc_ppoll.argtypes = [ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_void_p]
 
 else:
 
@@ -195,7 +196,7 @@ else:
     _sched_yield = types.ExternalFunction("sched_yield", types.int32())
     _eventfd_write = types.ExternalFunction("eventfd_write", types.int32(types.int32, types.int64))
     _eventfd_read = types.ExternalFunction("eventfd_read", types.int32(types.int32, types.int64))
-    _poll = types.ExternalFunction("poll", types.int32(types.int64, types.int64, types.int32))
+    _ppoll = types.ExternalFunction("ppoll", types.int32(types.int64, types.int64, types.int64, types.int64))
 
     from vfwire.memory.compiled import inlined
 
@@ -212,8 +213,8 @@ else:
     @intrinsic
     def _scratch(_typing: Any) -> Any:
         def emit(_context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
-            word = cgutils.alloca_once(builder, ir.IntType(64))
-            return builder.ptrtoint(word, ir.IntType(64))
+            words = cgutils.alloca_once(builder, ir.ArrayType(ir.IntType(64), 2))
+            return builder.ptrtoint(words, ir.IntType(64))
 
         return types.int64(), emit
 
@@ -223,6 +224,9 @@ else:
         _eventfd_read(fd, _scratch())
 
     @inlined
-    def poll_fds(address: int, count: int, timeout_ms: int) -> int:
-        """poll(2) on `count` struct pollfd at `address`; returns how many are ready."""
-        return _poll(address, count, timeout_ms)  # type: ignore[no-any-return]
+    def wait_fds(address: int, count: int, timeout_ns: int) -> int:
+        """ppoll(2) on `count` struct pollfd at `address`, for less than a second; returns how many are ready."""
+        timespec = _scratch()
+        store64(timespec, 0)
+        store64(timespec + 8, timeout_ns)
+        return _ppoll(address, count, timespec, 0)  # type: ignore[no-any-return]

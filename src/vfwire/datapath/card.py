@@ -1,0 +1,138 @@
+"""The card's loop: every function's transmit queues in turn, what comes in over links, and interrupts. Then again.
+
+With nothing to do it polls on, lets others have the core, and after `spin_ns` sleeps for at most `nap_ns` at a time:
+rings that a guest maps cannot wake it, only control code can (through `kick`).
+"""
+
+from vfwire.datapath.interrupts import note_cause, raise_due
+from vfwire.datapath.ixgbevf_burst import plain_burst
+from vfwire.datapath.ixgbevf_frame import take_descriptors
+from vfwire.datapath.ixgbevf_queues import HEAD, scan, tx_tail
+from vfwire.datapath.rate import PLENTY, top_up
+from vfwire.datapath.route import receive_from_link
+from vfwire.datapath.state import CONTROL, QUEUES, CardState, new_state
+from vfwire.datapath.statistics import publish_statistics
+from vfwire.memory.compiled import compiled, inlined
+from vfwire.memory.words import clock_ns, drain_eventfd, load64, store32, store64, wait_fds, yield_core
+
+assert CONTROL.fields is not None
+REQUEST, ACKNOWLEDGED, STOP, STARTED = (
+    CONTROL.fields[name][1] for name in ("request", "acknowledged", "stop", "started")
+)
+BUDGET = 256  # descriptors of one queue before the next queue has its turn
+SCAN_ROUNDS = 64  # busy rounds between two looks for newly enabled rings
+QUIET_ROUNDS = 64  # empty rounds before the core is offered to others
+
+
+@inlined
+def _serve(state, function, number, now):  # type: ignore[no-untyped-def]
+    """One turn of one transmit queue. Returns how many descriptors were taken."""
+    queue = state.tx[function * QUEUES + number]
+    tail = tx_tail(state, function, number)
+    if tail < 0 or tail == queue.head:
+        return 0
+    record = state.functions[function]
+    card = state.cards[record.card]
+    before = queue.head
+    pending = tail - before
+    if pending < 0:
+        pending += queue.size
+    budget = min(pending, BUDGET)
+    credit, link_credit = top_up(record, now), top_up(card, now)
+    asked, done = 0, 0
+    while done < budget and credit > 0 and queue.on:
+        taken, cost, link_cost, completion = 0, 0, 0, 0
+        if queue.to >= 0:
+            crosses = state.functions[queue.to].card != record.card
+            limit = min(credit, link_credit) if crosses else credit
+            metered = 0 if limit == PLENTY else 1
+            taken, left, completion = plain_burst(state, function, number, budget - done, limit, metered)
+            cost = limit - left
+            link_cost = cost if crosses else 0
+        if taken == 0:
+            taken, cost, link_cost, completion = take_descriptors(
+                state, function, number, pending - done, link_credit
+            )
+            if taken == 0:
+                break
+        done += taken
+        asked |= completion
+        if record.rate_bps:
+            credit -= cost
+        if card.rate_bps:
+            link_credit -= link_cost
+    if record.rate_bps:
+        record.credit = credit
+        if credit <= 0:
+            record.throttled += 1
+    if card.rate_bps:
+        card.credit = link_credit
+    if done and queue.on:
+        store32(queue.registers + HEAD, queue.head)
+    if asked:
+        note_cause(state, function, record.tx_vector[number])
+    return done
+
+
+@inlined
+def _round(state, now, look):  # type: ignore[no-untyped-def]
+    """Everything once. look: also search for rings that were enabled or disabled. Returns how much was moved."""
+    moved = 0
+    for function in range(state.control[0].functions):
+        record = state.functions[function]
+        if record.dma == 0:
+            continue
+        if look:
+            scan(state, function)
+        for number in range(record.tx_queues):
+            if state.tx[function * QUEUES + number].on:
+                moved += _serve(state, function, number, now)
+    for card in range(state.control[0].cards):
+        if state.cards[card].ring_in:
+            moved += receive_from_link(state, card)
+    for function in range(state.control[0].functions):
+        record = state.functions[function]
+        if record.causes & record.mask:
+            raise_due(state, function, now)
+        if look and record.model:
+            publish_statistics(state, function)
+    return moved
+
+
+@compiled
+def run_card(state):  # type: ignore[no-untyped-def]
+    """Run until `stop`. Every round looks at `request`: while it is odd the loop stands still, touching no guest memory."""
+    control = state.control[0]
+    words = state.control.ctypes.data
+    store64(words + STARTED, 1)
+    quiet = 0
+    idle_since = clock_ns()
+    while load64(words + STOP) == 0:
+        request = load64(words + REQUEST)
+        if request != load64(words + ACKNOWLEDGED):
+            store64(words + ACKNOWLEDGED, request)
+        if request & 1:
+            yield_core()
+            continue
+        now = clock_ns()
+        control.rounds += 1
+        moved = _round(state, now, quiet > 0 or control.rounds % SCAN_ROUNDS == 0)
+        if moved:
+            control.busy_rounds += 1
+            quiet = 0
+            idle_since = now
+            continue
+        quiet += 1
+        if now - idle_since > control.spin_ns:
+            control.sleeps += 1
+            if wait_fds(control.pollfd, 1, control.nap_ns) > 0:
+                drain_eventfd(control.kick)
+        elif quiet > QUIET_ROUNDS:
+            yield_core()
+
+
+def warm_up() -> None:
+    """Compile the loop, or load it from the cache: never while a client waits. Takes seconds on a fresh machine."""
+    state: CardState = new_state([1])
+    state.control[0].stop = 1
+    run_card(state)

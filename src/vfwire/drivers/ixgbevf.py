@@ -1,0 +1,255 @@
+"""The 82599 VF's poll-mode driver. It sees a function handle and nothing else.
+
+    with Pool() as pool, Ixgbevf.open(VfioUserFunction(path), pool) as nic:
+        frames = burst(32)
+        count = nic.receive(frames)
+        sent = nic.transmit(frames, count)
+
+Initialisation in the datasheet's order (4.5, 4.6.7 and 4.6.8 for the rings; Linux ixgbevf for the mailbox).
+"""
+
+import time
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vfwire import __version__
+from vfwire.datapath.bursts import receive_burst, transmit_burst
+from vfwire.datapath.ixgbevf_driver import BATCH, ixgbevf_start, ixgbevf_take_back
+from vfwire.datapath.port import IXGBEVF, QUEUE
+from vfwire.drivers.ixgbevf_mailbox import Mailbox
+from vfwire.drivers.verbs import DriverInfo, Pool
+from vfwire.errors import PeerGone, UnsupportedMachine, UsageError, VfwireError, WaitTimeout
+from vfwire.layouts import ixgbevf as reg
+from vfwire.layouts.ethernet import ETHERNET_BYTES, FCS_BYTES
+from vfwire.layouts.ixgbe_descriptors import DESCRIPTOR_SIZE
+from vfwire.layouts.pci import COMMAND, COMMAND_MASTER, COMMAND_MEMORY, DEVICE_ID, VENDOR_ID
+from vfwire.pci.function import Function
+
+PCI_IDS = frozenset({(0x8086, 0x10ED), (0x8086, 0x152E)})
+RING_SIZE = 1024
+SMALLEST_RING, LARGEST_RING = 64, 4096
+LINK_SECONDS = 2.0
+_SPEEDS = {
+    reg.LINKS_SPEED_10G: 10_000_000_000,
+    reg.LINKS_SPEED_1G: 1_000_000_000,
+    reg.LINKS_SPEED_100M: 100_000_000,
+}
+
+
+def _queue_records(count: int) -> Any:
+    return np.zeros(count, QUEUE).view(np.recarray)
+
+
+class Ixgbevf:
+    """A started 82599 VF. Satisfies drivers.verbs.Driver.
+
+    `rx` and `tx` are record arrays of QUEUE, one row a queue. One thread at a time uses a driver and its pool.
+    """
+
+    def __init__(self, function: Function, pool: Pool, queues: int, ring_size: int, mtu: int) -> None:
+        self._function = function
+        self.pool = pool
+        self.mtu = mtu
+        self.mac = b"\0" * 6
+        self.ring_size = ring_size
+        self.info = DriverInfo("ixgbevf", __version__, function.name)
+        self.rx = _queue_records(queues)
+        self.tx = _queue_records(queues)
+        self._slots: list[NDArray[np.int64]] = []
+        self._iova = 0
+        self._mapped = False
+        self._running = False
+        self.mailbox = Mailbox(function)
+
+    @classmethod
+    def open(
+        cls,
+        function: Function,
+        pool: Pool,
+        *,
+        queues: int = 1,
+        ring_size: int = RING_SIZE,
+        mtu: int = 1500,
+        vlan_strip: bool = True,
+    ) -> Self:
+        """Reset the VF, talk to its PF, set up `queues` receive and transmit rings of `ring_size`, and start.
+
+        Raises UsageError for sizes an 82599 does not have, UnsupportedMachine for another device, ProtocolError and
+        WaitTimeout from the mailbox. On any error the function is closed.
+        """
+        if ring_size & (ring_size - 1) or not SMALLEST_RING <= ring_size <= LARGEST_RING:
+            raise UsageError(f"ring size {ring_size}: a power of two from {SMALLEST_RING} to {LARGEST_RING}")
+        driver = cls(function, pool, queues, ring_size, mtu)
+        try:
+            driver._identify()
+            driver._reset(queues)
+            driver._set_up_memory()
+            driver._set_up_rings(vlan_strip)
+        except BaseException:
+            driver.close()
+            raise
+        return driver
+
+    def _identify(self) -> None:
+        function = self._function
+        identity = (function.config_read(VENDOR_ID, 2), function.config_read(DEVICE_ID, 2))
+        if identity not in PCI_IDS:
+            vendor, device = identity
+            raise UnsupportedMachine(f"{function.name} is {vendor:04x}:{device:04x}, not an 82599 VF")
+        command = function.config_read(COMMAND, 2)
+        function.config_write(COMMAND, command | COMMAND_MEMORY | COMMAND_MASTER, 2)
+
+    def _reset(self, queues: int) -> None:
+        """Datasheet 4.2.2.2: VFCTRL.RST, wait, then the mailbox's own reset, which brings the MAC."""
+        self._function.write32(0, reg.VFCTRL, reg.CTRL_RST)
+        self.mailbox.wait_reset_done()
+        self.mac = self.mailbox.reset()
+        self.mailbox.negotiate()
+        tx_queues, rx_queues = self.mailbox.queues()
+        if queues > min(tx_queues, rx_queues):
+            raise UsageError(f"{queues} queues asked for; this VF has {min(tx_queues, rx_queues)}")
+        if self.mtu != 1500:
+            self.mailbox.set_longest_frame(self.mtu + ETHERNET_BYTES + FCS_BYTES)
+        self._function.write32(0, reg.VTEIMC, reg.EICR_MASK)
+
+    def _set_up_memory(self) -> None:
+        """I/O addresses are this process's own virtual addresses: nothing to translate on the way to a descriptor."""
+        memory = self.pool.memory
+        self._iova = memory.address
+        self._function.dma_map(memory, self._iova)
+        self._mapped = True
+
+    def _new_queue(self, record: Any, block: int, tail: int) -> None:
+        slots = np.zeros(self.ring_size, np.int64)
+        self._slots.append(slots)
+        record.kind = IXGBEVF
+        record.size = self.ring_size
+        record.ring = self.pool.reserve(self.ring_size * DESCRIPTOR_SIZE)
+        record.slots = int(slots.ctypes.data)
+        record.delta = self._iova - self.pool.memory.address
+        record.doorbell = self._function.mapped(0, block + tail, 4)
+        record.event = -1
+
+    def _set_up_rings(self, vlan_strip: bool) -> None:
+        write = self._function.write32
+        kib = (self.pool.buffer_bytes - int(self.pool.words[0].headroom)) // 1024
+        if kib < 1:
+            raise UsageError("an 82599 receives into buffers of whole KiB", "give the pool larger buffers")
+        write(0, reg.VFPSRTYPE, (len(self.rx).bit_length() - 1) << reg.PSRTYPE_RQPL_SHIFT)
+        for number in range(len(self.rx)):
+            block = reg.QUEUE_STRIDE * number
+            self._new_queue(self.rx[number], block, reg.VFRDT)
+            self._write_ring(reg.VFRDBAL + block, int(self.rx[number].ring))
+            write(0, reg.VFSRRCTL + block, min(kib, 16) | reg.SRRCTL_DESCTYPE_ADV_ONEBUF | reg.SRRCTL_DROP_EN)
+            strip = reg.RXDCTL_VME if vlan_strip else 0
+            write(0, reg.VFRXDCTL + block, reg.RXDCTL_ENABLE | strip)
+        for number in range(len(self.tx)):
+            block = reg.QUEUE_STRIDE * number
+            self._new_queue(self.tx[number], block, reg.VFTDT)
+            self._write_ring(reg.VFTDBAL + block, int(self.tx[number].ring))
+            write(0, reg.VFTXDCTL + block, reg.TXDCTL_ENABLE)
+        self._running = True
+        ixgbevf_start(self.rx, self.tx, self.pool.words, self.pool.stack)
+
+    def _write_ring(self, block: int, address: int) -> None:
+        """Base, length, head and tail of a ring; receive and transmit blocks have the same shape."""
+        iova = address + self._iova - self.pool.memory.address
+        write = self._function.write32
+        write(0, block, iova & 0xFFFFFFFF)
+        write(0, block + reg.VFRDBAH - reg.VFRDBAL, iova >> 32)
+        write(0, block + reg.VFRDLEN - reg.VFRDBAL, self.ring_size * DESCRIPTOR_SIZE)
+        write(0, block + reg.VFRDH - reg.VFRDBAL, 0)
+        write(0, block + reg.VFRDT - reg.VFRDBAL, 0)
+
+    def link_speed(self) -> int:
+        """Bits a second, 0 while the link is down."""
+        links = self._function.read32(0, reg.VFLINKS)
+        return _SPEEDS.get(links & reg.LINKS_SPEED_MASK, 0) if links & reg.LINKS_UP else 0
+
+    def wait_link_up(self, seconds: float = LINK_SECONDS) -> int:
+        """Wait until the link is up; returns its speed in bits a second. Raises WaitTimeout."""
+        deadline = time.monotonic() + seconds
+        while not (speed := self.link_speed()):
+            if time.monotonic() > deadline:
+                raise WaitTimeout("the VF's link stays down", "see `vfwire vf show`: state, and the card's link")
+        return speed
+
+    def receive(self, frames: Any, limit: int = 0, queue: int = 0) -> int:
+        """See drivers.verbs.Driver."""
+        most = min(limit, len(frames)) if limit else len(frames)
+        return int(receive_burst(self.rx, queue, self.pool.words, self.pool.stack, frames, most))
+
+    def transmit(self, frames: Any, count: int, queue: int = 0) -> int:
+        """See drivers.verbs.Driver."""
+        return int(transmit_burst(self.tx, queue, self.pool.words, self.pool.stack, frames, 0, count))
+
+    @property
+    def traps(self) -> int:
+        """Accesses that left this process so far: the control path's, for the data path has none."""
+        return self._function.traps
+
+    def alive(self) -> bool:
+        """Whether the card is still there (asks it: one trapped read)."""
+        try:
+            return self._function.read32(0, reg.VFSTATUS) != 0xFFFFFFFF
+        except PeerGone:
+            return False
+
+    def stats(self) -> dict[str, int]:
+        """Counters by `ethtool -S` names; `hw_` ones are the card's registers (32 and 36 bits, wrapping)."""
+        read = self._function.read32
+        result = {
+            "rx_packets": int(self.rx.frames.sum()),
+            "tx_packets": int(self.tx.frames.sum()),
+            "rx_bytes": int(self.rx.bytes.sum()),
+            "tx_bytes": int(self.tx.bytes.sum()),
+            "rx_errors": int(self.rx.errors.sum()),
+            "tx_busy": int(self.tx.full.sum()),
+            "alloc_rx_buff_failed": int(self.pool.words[0].failed),
+            "hw_rx_packets": read(0, reg.VFGPRC),
+            "hw_tx_packets": read(0, reg.VFGPTC),
+            "hw_rx_bytes": read(0, reg.VFGORC_LSB) | read(0, reg.VFGORC_MSB) << 32,
+            "hw_tx_bytes": read(0, reg.VFGOTC_LSB) | read(0, reg.VFGOTC_MSB) << 32,
+            "hw_multicast": read(0, reg.VFMPRC),
+        }
+        for number in range(len(self.rx)):
+            result[f"rx_queue_{number}_packets"] = int(self.rx[number].frames)
+            result[f"tx_queue_{number}_packets"] = int(self.tx[number].frames)
+        return result
+
+    def stop(self) -> None:
+        """Disable the rings, reset, and take every buffer back into the pool. Raises PeerGone if the card went."""
+        if not self._running:
+            return
+        self._running = False
+        try:
+            for number in range(len(self.rx)):
+                self._function.write32(0, reg.VFRXDCTL + reg.QUEUE_STRIDE * number, 0)
+                self._function.write32(0, reg.VFTXDCTL + reg.QUEUE_STRIDE * number, reg.TXDCTL_SWFLSH)
+            self._function.write32(0, reg.VFCTRL, reg.CTRL_RST)
+        finally:
+            ixgbevf_take_back(self.rx, self.pool.words, self.pool.stack)
+            ixgbevf_take_back(self.tx, self.pool.words, self.pool.stack)
+
+    def close(self) -> None:
+        """Stop and give the function back. Quiet when the card is gone already."""
+        try:
+            self.stop()
+            if self._mapped:
+                self._mapped = False
+                self._function.dma_unmap(self._iova, self.pool.memory.size)
+        except VfwireError:
+            pass
+        finally:
+            self._function.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+assert SMALLEST_RING >= 2 * BATCH
