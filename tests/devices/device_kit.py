@@ -8,6 +8,7 @@ import numpy as np
 from vfwire.devices.card import Card, functions_of
 from vfwire.devices.engine import Engine
 from vfwire.devices.ixgbevf import VirtualFunction82599
+from vfwire.devices.settings import mac_to_int
 from vfwire.layouts import ixgbe_mailbox as msg
 from vfwire.layouts import ixgbevf as regs
 from vfwire.layouts import pci
@@ -86,6 +87,13 @@ class Guest:
         """The hashes that the switch lets through to this function."""
         words = self.state.multicast[self.function.port.function].astype(np.uint64)
         return {64 * place + bit for place in range(64) for bit in range(64) if int(words[place]) >> bit & 1}
+
+
+def pools_of(card: Card, mac: bytes) -> int:
+    """The mask of pools that the switch has entered for a MAC."""
+    state, wanted = card.engine.state, mac_to_int(mac) | 1 << 48
+    found = np.flatnonzero(state.mac_keys[card.number] == wanted)
+    return int(state.mac_pools[card.number, found[0]]) if len(found) else 0
 
 
 def mac_words(mac: bytes) -> list[int]:

@@ -1,20 +1,15 @@
 """The PF's side of the mailbox, as Linux ixgbe_sriov.c answers: every request, and whatever a hostile guest sends."""
 
 import pytest
-from device_kit import KEY, Guest, card_of, mac_words
+from device_kit import KEY, Guest, card_of, mac_words, pools_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vfwire.datapath.switch import pools_of_mac
 from vfwire.devices.settings import mac_to_int
 from vfwire.layouts import ixgbe_mailbox as msg
 from vfwire.layouts import ixgbevf as regs
 
 OTHER_MAC = bytes.fromhex("0200c0ffee01")
-
-
-def pools(guest: Guest, mac: bytes) -> int:
-    return int(pools_of_mac(guest.state, 0, mac_to_int(mac)))
 
 
 def test_reset_answers_with_the_mac() -> None:
@@ -25,7 +20,7 @@ def test_reset_answers_with_the_mac() -> None:
         assert answer[0] == msg.VF_RESET | msg.MSGTYPE_ACK
         assert answer[1:3] == mac_words(mac)
         assert answer[3] == msg.MC_TYPE_47_36
-        assert pools(guest, mac) == 0b10
+        assert pools_of(card, mac) == 0b10
 
 
 def test_reset_is_refused_where_no_mac_is_set() -> None:
@@ -36,7 +31,7 @@ def test_reset_is_refused_where_no_mac_is_set() -> None:
         assert answer[0] == msg.VF_RESET | msg.MSGTYPE_NACK
         assert answer[1:3] == [0, 0]
         assert guest.granted([msg.VF_SET_MAC_ADDR, *mac_words(OTHER_MAC)]) is not None
-        assert pools(guest, OTHER_MAC) == 1
+        assert pools_of(card, OTHER_MAC) == 1
 
 
 def test_nothing_is_granted_before_a_reset() -> None:
@@ -96,10 +91,10 @@ def test_a_guest_may_change_a_mac_that_the_operator_did_not_set() -> None:
         guest.reset()
         default = card.settings(0).mac
         assert guest.granted([msg.VF_SET_MAC_ADDR, *mac_words(OTHER_MAC)]) is not None
-        assert (pools(guest, OTHER_MAC), pools(guest, default)) == (1, 0)
+        assert (pools_of(card, OTHER_MAC), pools_of(card, default)) == (1, 0)
         assert guest.record.mac == mac_to_int(OTHER_MAC)
         guest.reset()
-        assert (pools(guest, OTHER_MAC), pools(guest, default)) == (0, 1)
+        assert (pools_of(card, OTHER_MAC), pools_of(card, default)) == (0, 1)
 
 
 def test_a_mac_that_the_operator_set_is_his_unless_he_trusts() -> None:
@@ -132,7 +127,7 @@ def test_a_neighbours_mac_cannot_be_taken() -> None:
         neighbour = card.settings(1).mac
         assert guest.granted([msg.VF_SET_MAC_ADDR, *mac_words(neighbour)]) is None
         assert guest.granted([msg.VF_SET_MACVLAN | 1 << 16, *mac_words(neighbour)]) is None
-        assert pools(guest, neighbour) == 0b10
+        assert pools_of(card, neighbour) == 0b10
 
 
 def test_macvlan_filters_come_and_go_and_are_limited() -> None:
@@ -146,10 +141,10 @@ def test_macvlan_filters_come_and_go_and_are_limited() -> None:
             for number, mac in enumerate(macs)
         ]
         assert all(granted[:limit]) and granted[limit] is None
-        assert [pools(guest, mac) for mac in macs] == [1] * limit + [0]
+        assert [pools_of(card, mac) for mac in macs] == [1] * limit + [0]
         assert guest.record.spoof_check == 0
         assert guest.granted([msg.VF_SET_MACVLAN]) is not None
-        assert not any(pools(guest, mac) for mac in macs)
+        assert not any(pools_of(card, mac) for mac in macs)
         assert card.facts.macvlans_left == limit
         guest.reset()
         assert guest.record.spoof_check == 1
@@ -376,8 +371,7 @@ def untouched(card) -> None:  # type: ignore[no-untyped-def]
     """VFs 0 and 2 are as they were, and VF 1 can be reset."""
     state = card.engine.state
     for index in (0, 2):
-        mac = mac_to_int(card.settings(index).mac)
-        assert int(pools_of_mac(state, 0, mac)) == 1 << index
+        assert pools_of(card, card.settings(index).mac) == 1 << index
         assert state.functions[index].max_frame == 1514
     assert all(int(word) & 0b101 == 0 for word in state.vlan_pools[0, 1:])
 

@@ -6,6 +6,8 @@ function's own here (the hardware shares one among all), so a neighbour's groups
 Control code changes the tables while the loop is parked, then calls `forget_paths`.
 """
 
+from collections.abc import Callable
+
 from vfwire.datapath.state import MAC_ROWS, CardState
 from vfwire.memory.compiled import inlined
 
@@ -13,10 +15,12 @@ BROADCAST = 0xFFFFFFFFFFFF
 _PRESENT = 1 << 48
 
 
-@inlined
-def mac_row(mac):  # type: ignore[no-untyped-def]
-    """The first row to look at for a MAC (a multiplicative hash of its folded bytes)."""
+def first_row(mac: int) -> int:
+    """The first row to look at for a MAC: a multiplicative hash of its folded bytes."""
     return ((((mac ^ (mac >> 24)) & 0x7FFFFFFF) * 0x9E3779B1) >> 20) & (MAC_ROWS - 1)
+
+
+mac_row = inlined(first_row)
 
 
 @inlined
@@ -88,7 +92,7 @@ def set_mac(state: CardState, card: int, mac: int, pool: int, present: bool) -> 
     At most three quarters of the rows are used, so that a search always ends.
     """
     keys, pools = state.mac_keys[card], state.mac_pools[card]
-    row, wanted = int(mac_row(mac)), mac | _PRESENT
+    row, wanted = _mac_row(mac), mac | _PRESENT
     while keys[row] not in (0, wanted):
         row = (row + 1) % MAC_ROWS
     bit = 1 << pool if pool < 63 else -(1 << 63)
@@ -113,7 +117,7 @@ def _remove_row(state: CardState, card: int, row: int) -> None:
     while keys[row] != 0:
         key, mask = int(keys[row]), int(pools[row])
         keys[row], pools[row] = 0, 0
-        to = int(mac_row(key & (_PRESENT - 1)))
+        to = _mac_row(key & (_PRESENT - 1))
         while keys[to] != 0:
             to = (to + 1) % MAC_ROWS
         keys[to], pools[to] = key, mask

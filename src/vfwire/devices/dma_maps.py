@@ -8,10 +8,13 @@ import errno
 from bisect import bisect_left, insort
 from dataclasses import dataclass
 
+import numpy as np
+
 from vfwire.datapath.state import MAPS, QUEUES
 from vfwire.datapath.switch import forget_paths
 from vfwire.devices.engine import Engine
 from vfwire.errors import BadAccess, ProtocolError
+from vfwire.layouts.ixgbevf import DESCRIPTOR_SIZE
 from vfwire.memory.shared import SharedMemory
 
 RANGES = 4096  # ranges of one guest, with those that have no descriptor
@@ -31,9 +34,12 @@ class DmaMaps:
 
     def __init__(self, engine: Engine, function: int) -> None:
         self._engine = engine
-        self._function = function
+        rows = slice(function * QUEUES, (function + 1) * QUEUES)
+        self._queues = [side.view(np.ndarray)[rows] for side in (engine.state.tx, engine.state.rx)]
+        self._rows = engine.state.maps.view(np.ndarray)[function * MAPS : (function + 1) * MAPS]
         self._starts: list[int] = []
         self._ranges: dict[int, _Range] = {}
+        self._entered = 0
 
     def __len__(self) -> int:
         return len(self._ranges)
@@ -41,7 +47,7 @@ class DmaMaps:
     @property
     def entered(self) -> int:
         """How many of the ranges the data path can reach."""
-        return sum(item.entered for item in self._ranges.values())
+        return self._entered
 
     def map(
         self, iova: int, size: int, memory: SharedMemory | None, *, readable: bool, writable: bool
@@ -67,10 +73,14 @@ class DmaMaps:
 
     def _enter(self, item: _Range, writable: bool) -> None:
         assert item.memory is not None
-        with self._engine.parked() as state:
-            row = state.maps[self._function * MAPS + self.entered]
-            row.start, row.end = item.iova, item.iova + item.size
-            row.delta, row.writable = item.memory.address - item.iova, int(writable)
+        with self._engine.parked():
+            self._rows[self._entered] = (
+                item.iova,
+                item.iova + item.size,
+                item.memory.address - item.iova,
+                int(writable),
+            )
+        self._entered += 1
 
     def unmap(self, iova: int, size: int) -> None:
         """Exactly one range goes. Returns when the data path has let go. Raises BadAccess (ENOENT) where
@@ -88,10 +98,10 @@ class DmaMaps:
 
     def unmap_all(self) -> None:
         """All go. The loop stands still once for all of them."""
-        with self._engine.parked() as state:
-            first = self._function * MAPS
-            state.maps[first : first + MAPS] = 0
-            self._forget(range(-(1 << 63), (1 << 63) - 1))
+        with self._engine.parked():
+            self._rows[: self._entered] = 0
+            self._forget(0, (1 << 63) - 1)
+        self._entered = 0
         ranges = list(self._ranges.values())
         self._ranges.clear()
         self._starts.clear()
@@ -101,26 +111,22 @@ class DmaMaps:
 
     def _remove(self, item: _Range) -> None:
         """Take the row out; the last one takes its place, so that the rows in use stay together."""
-        last = self._function * MAPS + self.entered - 1
-        with self._engine.parked() as state:
-            for number in range(self._function * MAPS, last + 1):
-                if state.maps[number].start == item.iova and state.maps[number].end:
-                    state.maps[number] = state.maps[last]
-                    state.maps[last] = 0
-                    break
-            assert item.memory is not None
-            start = item.memory.address
-            self._forget(range(start, start + item.size))
+        assert item.memory is not None
+        start, last = item.memory.address, self._entered - 1
+        with self._engine.parked():
+            place = int(np.flatnonzero(self._rows["start"][: self._entered] == item.iova)[0])
+            self._rows[place] = self._rows[last]
+            self._rows[last] = 0
+            self._forget(start, start + item.size)
+        self._entered = last
 
-    def _forget(self, gone: range) -> None:
-        """No queue remembers a map of this function, and no ring that lay in `gone` (addresses here) is used
-        again.
+    def _forget(self, start: int, end: int) -> None:
+        """No queue remembers a map of this function, and no ring that lay in [start, end) (addresses here) is
+        used again.
         """
-        state = self._engine.state
-        queues = slice(self._function * QUEUES, (self._function + 1) * QUEUES)
-        for side in (state.tx, state.rx):
-            for queue in side[queues]:
-                queue.map_start = queue.map_end = queue.map_delta = 0
-                if queue.on and queue.ring < gone.stop and queue.ring + queue.size * 16 > gone.start:
-                    queue.on = 0
-        forget_paths(state)
+        for queues in self._queues:
+            for name in ("map_start", "map_end", "map_delta"):
+                queues[name] = 0
+            ring = queues["ring"]
+            queues["on"][(ring < end) & (ring + queues["size"] * DESCRIPTOR_SIZE > start)] = 0
+        forget_paths(self._engine.state)

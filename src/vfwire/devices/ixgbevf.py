@@ -17,7 +17,10 @@ import logging
 import os
 import threading
 
-from vfwire.datapath.control_words import load_register, store_register
+import numpy as np
+from numpy.typing import NDArray
+
+from vfwire.datapath.control_words import load_register, row_of, store_register, words_of
 from vfwire.datapath.state import MODEL_82599, QUEUES, VECTORS
 from vfwire.devices.dma_maps import DmaMaps
 from vfwire.devices.engine import Engine
@@ -40,6 +43,18 @@ _log = logging.getLogger(__name__)
 QUEUE_PAGES = 0x1000
 QUEUE_PAGES_END = 0x3000
 _ONES = 0xFFFFFFFF
+
+
+def _power_on_pages() -> NDArray[np.uint8]:
+    pages = np.zeros(QUEUE_PAGES_END, np.uint8)
+    words = pages.view("<u4")
+    for offset, value in QUEUE_REGISTER_DEFAULTS.items():
+        for queue in range(regs.MAX_QUEUES):
+            words[(offset + queue * regs.QUEUE_STRIDE) // 4] = value
+    return pages
+
+
+_POWER_ON = _power_on_pages()
 
 
 class VirtualFunction82599:
@@ -71,11 +86,14 @@ class VirtualFunction82599:
         self.mailbox = Mailbox(port, self._registers.raise_mailbox_interrupt)
         self._registers.mailbox = self.mailbox
         self._memory = self._new_pages()
-        with engine.parked() as state:
-            record = state.functions[function]
-            record.rx_queues = record.tx_queues = port.facts.queues
-            record.pages = self._memory.address
-            record.model = MODEL_82599
+        self._record = port.record
+        self._queues = [
+            words_of(side)[function * QUEUES :][:QUEUES] for side in (engine.state.tx, engine.state.rx)
+        ]
+        with engine.parked():
+            self._record["rx_queues"] = self._record["tx_queues"] = port.facts.queues
+            self._record["pages"] = self._memory.address
+            self._record["model"] = MODEL_82599
         self.reset_rings()
         port.enter_link()
         port.enter_rate()
@@ -186,10 +204,9 @@ class VirtualFunction82599:
         """VFLINKS mirrors the PF's link. Here it also falls with the function's own (`ip link … vf state
         disable`), which an 82599 tells by mailbox only: so `exact` leaves that out.
         """
-        state = self._engine.state
-        up = state.functions[self._function].link_up
+        up = self._record["link_up"]
         if self.exact or self.port.settings.state == "auto":
-            up = state.cards[self.port.facts.number].link_up
+            up = row_of(self._engine.state.cards, self.port.facts.number)["link_up"]
         return regs.LINKS_UP | regs.LINKS_SPEED_10G if up else 0
 
     # --- Guest memory, interrupts --------------------------------------------------------------------------
@@ -218,9 +235,9 @@ class VirtualFunction82599:
     def _replace_eventfds(self, start: int, eventfds: list[int]) -> None:
         first = self._function * VECTORS + start
         with self._engine.parked() as state:
-            vectors = state.vectors[first : first + len(eventfds)]
-            old = [int(fd) for fd in vectors.eventfd]
-            vectors.eventfd[:] = eventfds
+            vectors = state.vectors.view(np.ndarray)["eventfd"][first : first + len(eventfds)]
+            old = vectors.tolist()
+            vectors[:] = eventfds
         _close(old)
 
     def disable_irqs(self, index: int) -> None:
@@ -234,7 +251,7 @@ class VirtualFunction82599:
                 raise ProtocolError("no such interrupt vector", errno=errno.EINVAL)
             first = self._function * VECTORS + start
             for row, wanted in enumerate(flags, first):
-                fd = int(self._engine.state.vectors[row].eventfd)
+                fd = int(row_of(self._engine.state.vectors, row)["eventfd"])
                 if wanted and fd >= 0:
                     try:
                         os.eventfd_write(fd, 1)
@@ -266,17 +283,16 @@ class VirtualFunction82599:
             self._maps.unmap_all()
             self._replace_eventfds(0, [-1] * regs.MSIX_VECTORS)
             old, self._memory = self._memory, self._new_pages()
-            with self._engine.parked() as state:
-                state.functions[self._function].pages = self._memory.address
+            with self._engine.parked():
+                self._record["pages"] = self._memory.address
                 self._default_pages()
             old.close()
 
     def close(self) -> None:
         """Take the function out of the card for good."""
         self.detach()
-        with self._lock, self._engine.parked() as state:
-            state.functions[self._function].model = 0
-            state.functions[self._function].pages = 0
+        with self._lock, self._engine.parked():
+            self._record["model"] = self._record["pages"] = 0
             self.port.release()
             self._memory.close()
 
@@ -286,31 +302,26 @@ class VirtualFunction82599:
 
     def reset_rings(self) -> None:
         """VFCTRL.RST: rings, interrupts, filters as after power-on; a fault is forgotten. DMA maps stay."""
-        with self._lock, self._engine.parked() as state:
-            queues = slice(self._function * QUEUES, (self._function + 1) * QUEUES)
-            state.tx[queues] = 0
-            state.rx[queues] = 0
+        with self._lock, self._engine.parked():
+            for queues in self._queues:
+                queues[:] = 0
             self._default_pages()
             self._registers.reset()
-            state.functions[self._function].fault = -1
+            self._record["fault"] = -1
             self._set_dma()
             self.port.reset()  # forgets every cached path, too
             self.mailbox.reset()
 
     def _default_pages(self) -> None:
-        self._memory.array[:] = 0
-        words = self._memory.array.view("<u4")
-        for offset, value in QUEUE_REGISTER_DEFAULTS.items():
-            for queue in range(regs.MAX_QUEUES):
-                words[(offset + queue * regs.QUEUE_STRIDE) // 4] = value
+        self._memory.array[:] = _POWER_ON
 
     def _bus_master_changed(self) -> None:
         with self._engine.parked():
             self._set_dma()
 
     def _set_dma(self) -> None:
-        record = self._engine.state.functions[self._function]
-        record.dma = int(self.attached and self._config.bus_master and record.fault < 0)
+        ready = self.attached and self._config.bus_master and self._record["fault"] < 0
+        self._record["dma"] = int(ready)
 
     # --- The operator's side -------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from vfwire.datapath.control_words import (
     clear_bits,
     field_address,
     load_word,
+    row_of,
     set_bits,
     store_word,
     take_word,
@@ -97,6 +98,7 @@ class ControlRegisters:
         self._links = links
         self._plain: dict[int, int] = {}
         functions = engine.state.functions
+        self._record = row_of(functions, function)
         (
             self._causes,
             self._mask,
@@ -113,15 +115,14 @@ class ControlRegisters:
 
     def reset(self) -> None:
         """Every register as after power-on. While the loop is parked."""
-        state, record = self._engine.state, self._engine.state.functions[self._function]
         self._plain.clear()
         self._mailbox_vector = -1
-        record.causes = record.mask = record.auto_clear = record.auto_mask = record.pending = 0
-        record.rx_vector[:] = -1
-        record.tx_vector[:] = -1
-        record.rss = 0
-        for vector in state.vectors[self._function * VECTORS : (self._function + 1) * VECTORS]:
-            vector.interval_ns = vector.next_ns = 0
+        for name in ("causes", "mask", "auto_clear", "auto_mask", "pending", "rss"):
+            self._record[name] = 0
+        self._record["rx_vector"] = self._record["tx_vector"] = -1
+        for vector in range(self._function * VECTORS, (self._function + 1) * VECTORS):
+            record = row_of(self._engine.state.vectors, vector)
+            record["interval_ns"] = record["next_ns"] = 0
 
     def raise_mailbox_interrupt(self) -> None:
         """The mailbox cause, on the vector that the guest chose for it; nothing where it chose none."""

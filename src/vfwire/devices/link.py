@@ -73,7 +73,9 @@ class Cable:
             self._end.wait(_AGAIN_SECONDS)
 
     def _holds_lock(self) -> bool:
-        """Take the lock if it is free. One that was removed meanwhile, by the card that held it, is opened anew."""
+        """Take the lock if it is free. One that was removed meanwhile, by the card that held it, is opened
+        anew.
+        """
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             in_place = os.path.samestat(os.fstat(self._lock), self._lock_path.stat())

@@ -7,7 +7,9 @@ pool filters (VLVF). Sources: Linux ixgbe_sriov.c (what a PF does on a VF's beha
 
 from dataclasses import dataclass, field
 
-from vfwire.datapath.state import MULTICAST_WORDS
+import numpy as np
+
+from vfwire.datapath.control_words import row_of
 from vfwire.datapath.switch import forget_paths, set_mac, set_vlan
 from vfwire.devices.engine import Engine
 from vfwire.devices.settings import NO_MAC, VfSettings, mac_to_int
@@ -59,6 +61,7 @@ class PfPort:
         self.pool = pool
         self.settings = settings
         self.host = host
+        self.record = row_of(engine.state.functions, function)
         self.mac = NO_MAC
         self.api = msg.API_10
         self.clear_to_send = False
@@ -68,6 +71,9 @@ class PfPort:
         self._macvlans: list[bytes] = []
         self._vlans: set[int] = set()
         facts.ports.append(self)
+        with engine.parked() as state:
+            self._enter_port_vlan()
+            forget_paths(state)
 
     # --- Life ----------------------------------------------------------------------------------------------
 
@@ -80,12 +86,11 @@ class PfPort:
             self._drop_macvlans()
             for vlan in list(self._vlans):
                 self._leave_vlan(vlan)
-            self.use_mac(self.settings.mac)
-            self._enter_port_vlan()
-            record = state.functions[self.function]
-            record.spoof_check = int(self.settings.spoofchk)
-            record.max_frame = 0 if self.facts.jumbo else STANDARD_FRAME
+            if self.mac != self.settings.mac:
+                self._enter_mac(self.settings.mac)
             self._enter_groups()
+            self.record["spoof_check"] = int(self.settings.spoofchk)
+            self.record["max_frame"] = 0 if self.facts.jumbo else STANDARD_FRAME
             forget_paths(state)
 
     def apply(self, old: VfSettings) -> None:
@@ -93,14 +98,14 @@ class PfPort:
         new = self.settings
         with self.engine.parked() as state:
             if new.mac != old.mac:
-                self.use_mac(new.mac)
+                self._enter_mac(new.mac)
             if (new.vlan, new.qos) != (old.vlan, old.qos):
                 for vlan in list(self._vlans) if new.vlan else []:
                     self._leave_vlan(vlan)
                 set_vlan(state, self.facts.number, old.vlan, self.pool, False)
                 self._enter_port_vlan()
             if new.spoofchk != old.spoofchk:
-                state.functions[self.function].spoof_check = int(new.spoofchk)
+                self.record["spoof_check"] = int(new.spoofchk)
             self.enter_link()
             self.enter_rate()
             forget_paths(state)
@@ -108,31 +113,35 @@ class PfPort:
     def enter_link(self) -> None:
         """Work out whether this function's link is up. `auto` follows the card's own."""
         with self.engine.parked() as state:
-            card_up = bool(state.cards[self.facts.number].link_up)
+            card_up = bool(row_of(state.cards, self.facts.number)["link_up"])
             forced = self.settings.state
-            state.functions[self.function].link_up = int(card_up if forced == "auto" else forced == "enable")
+            self.record["link_up"] = int(card_up if forced == "auto" else forced == "enable")
             forget_paths(state)
 
     def enter_rate(self) -> None:
         """The lower of the line rate and max_tx_rate."""
         limit = self.settings.max_tx_rate * 1_000_000
         rates = [rate for rate in (self.facts.rate_bps, limit) if rate]
-        with self.engine.parked() as state:
-            record = state.functions[self.function]
-            record.rate_bps = min(rates, default=0)
-            record.credit = 0
+        with self.engine.parked():
+            self.record["rate_bps"] = min(rates, default=0)
+            self.record["credit"] = 0
 
     # --- MAC addresses -------------------------------------------------------------------------------------
 
     def use_mac(self, mac: bytes) -> bool:
         """Make `mac` the function's address (NO_MAC: none). False when the switch has no room for it."""
         with self.engine.parked() as state:
-            if self.mac != NO_MAC and self.mac not in self._macvlans:
-                set_mac(state, self.facts.number, mac_to_int(self.mac), self.pool, False)
-            entered = mac == NO_MAC or set_mac(state, self.facts.number, mac_to_int(mac), self.pool, True)
-            self.mac = mac if entered else NO_MAC
-            state.functions[self.function].mac = mac_to_int(self.mac)
+            entered = self._enter_mac(mac)
             forget_paths(state)
+        return entered
+
+    def _enter_mac(self, mac: bytes) -> bool:
+        state = self.engine.state
+        if self.mac != NO_MAC and self.mac not in self._macvlans:
+            set_mac(state, self.facts.number, mac_to_int(self.mac), self.pool, False)
+        entered = mac == NO_MAC or set_mac(state, self.facts.number, mac_to_int(mac), self.pool, True)
+        self.mac = mac if entered else NO_MAC
+        self.record["mac"] = mac_to_int(self.mac)
         return entered
 
     def owned_by_another(self, mac: bytes) -> bool:
@@ -155,7 +164,7 @@ class PfPort:
             self.facts.macvlans_left -= 1
             # As the PF does: a function with several addresses would trip the check, so it is off until a
             # reset.
-            state.functions[self.function].spoof_check = 0
+            self.record["spoof_check"] = 0
             forget_paths(state)
         return True
 
@@ -184,7 +193,7 @@ class PfPort:
                     return False
                 self._vlans.add(vlan)
                 set_vlan(state, self.facts.number, vlan, self.pool, True)
-            state.functions[self.function].vlans = int(bool(self._vlans))
+            self.record["vlans"] = int(bool(self._vlans))
             forget_paths(state)
         return True
 
@@ -196,7 +205,7 @@ class PfPort:
         if vlan in self._vlans:
             self._vlans.discard(vlan)
             set_vlan(self.engine.state, self.facts.number, vlan, self.pool, False)
-        self.engine.state.functions[self.function].vlans = int(bool(self._vlans))
+        self.record["vlans"] = int(bool(self._vlans))
 
     def _enter_port_vlan(self) -> None:
         """In a port VLAN a function has no untagged access of its own: all it sends is tagged, all it gets is
@@ -206,33 +215,32 @@ class PfPort:
         set_vlan(state, self.facts.number, 0, self.pool, settings.vlan == 0)
         if settings.vlan:
             set_vlan(state, self.facts.number, settings.vlan, self.pool, True)
-        state.functions[self.function].port_vlan = settings.vlan | settings.qos << VLAN_PRIORITY_SHIFT
+        self.record["port_vlan"] = settings.vlan | settings.qos << VLAN_PRIORITY_SHIFT
 
     # --- Groups, sizes -------------------------------------------------------------------------------------
 
     def set_hashes(self, hashes: tuple[int, ...]) -> None:
         """Replace the multicast hashes (12 bits each) that the function listens to."""
         self._hashes, self._multicast_on = hashes, True
-        with self.engine.parked():
+        with self.engine.parked() as state:
             self._enter_groups()
+            forget_paths(state)
 
     def set_xcast(self, mode: int) -> None:
         """Cast mode by its number in the mailbox (layouts/ixgbe_mailbox.py), already granted."""
         self.xcast = mode
         self._multicast_on = mode != msg.XCAST_MODE_NONE
-        with self.engine.parked():
+        with self.engine.parked() as state:
             self._enter_groups()
+            forget_paths(state)
 
     def _enter_groups(self) -> None:
-        state = self.engine.state
-        words = [0] * MULTICAST_WORDS
+        words = self.engine.state.multicast[self.function].view(np.uint64)
+        words[:] = 0
         for value in self._hashes if self._multicast_on else ():
-            words[value >> 6] |= 1 << (value & 63)
-        state.multicast[self.function] = [word - (1 << 64) if word >> 63 else word for word in words]
-        record = state.functions[self.function]
-        record.all_multicast = int(self.xcast >= msg.XCAST_MODE_ALLMULTI)
-        record.promiscuous = int(self.xcast == msg.XCAST_MODE_PROMISC)
-        forget_paths(state)
+            words[value >> 6] |= np.uint64(1 << (value & 63))
+        self.record["all_multicast"] = int(self.xcast >= msg.XCAST_MODE_ALLMULTI)
+        self.record["promiscuous"] = int(self.xcast == msg.XCAST_MODE_PROMISC)
 
     def set_longest_frame(self, size: int) -> bool:
         """The longest frame in bytes with FCS that the driver takes. False when the PF refuses, which stops
@@ -246,7 +254,7 @@ class PfPort:
         modern = self.api >= msg.API_11
         fits = modern if self.facts.jumbo else size <= msg.MAX_LEGACY_FRAME_SIZE
         with self.engine.parked() as state:
-            state.functions[self.function].max_frame = size - FCS_BYTES if fits else 0
+            self.record["max_frame"] = size - FCS_BYTES if fits else 0
             forget_paths(state)
         return fits
 
@@ -254,7 +262,7 @@ class PfPort:
         """Take the function out of the switch."""
         with self.engine.parked() as state:
             self._drop_macvlans()
-            self.use_mac(NO_MAC)
+            self._enter_mac(NO_MAC)
             for vlan in [*self._vlans]:
                 self._leave_vlan(vlan)
             for vlan in (0, self.settings.vlan):
