@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest
 ARGS ?=
 export PIP_NO_COMPILE := 1
 
@@ -24,12 +25,12 @@ compare: $(VENV)/.run
 	@$(BIN)/vfwire compare $(ARGS)
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 # Compiled loops are invisible to coverage: the tests of those floors run a second time as plain Python.
 coverage: $(VENV)/.dev
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest $(ARGS)
+	@$(MAKE) --no-print-directory test PYTEST="$(BIN)/coverage run -m pytest"
 	@NUMBA_DISABLE_JIT=1 $(BIN)/coverage run -m pytest tests/memory tests/datapath
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
@@ -43,7 +44,7 @@ bench: $(VENV)/.dev
 	@$(BIN)/python -m bench $(ARGS)
 
 soak: $(VENV)/.dev
-	@$(BIN)/python -m pytest --soak --timeout=3600 $(ARGS)
+	@$(PYTEST) --soak --timeout=3600 $(ARGS)
 
 # One rule each for what runs and for what tests it, so that `compare` waits for no test tool.
 $(VENV)/.run: pyproject.toml requirements.lock tools/make_venv.py

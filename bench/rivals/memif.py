@@ -17,7 +17,6 @@ def _recipe(name: str, client_options: str, *eal: str) -> Recipe:
         server=lambda path: _device("server", path),
         client=lambda path: _device("client", path) + client_options,
         eal=eal,
-        packages="dpdk-dev librte-net-memif23 librte-mempool-ring23",
     )
 
 

@@ -29,6 +29,7 @@ from bench.common import (
 from vfwire.errors import PeerGone, UnsupportedMachine, WaitTimeout
 
 PROGRAM = "dpdk-testpmd"
+PACKAGES = "apt-get install dpdk-dev librte-meta-net librte-meta-mempool"
 PROMPT = "testpmd> "
 MEMORY_MIB = 256
 BURST = 64
@@ -78,17 +79,20 @@ class Testpmd:
         self.process.stdin.write(command.encode() + b"\n")
         self.process.stdin.flush()
 
-    def wait_for(self, text: str, count: int = 1, limit_s: float = START_LIMIT_S) -> None:
+    def wait_for(self, text: str, count: int = 1) -> None:
         """Read until `text` was seen `count` times in all. Raises WaitTimeout or PeerGone with the last line seen."""
-        deadline = time.monotonic() + limit_s
+        deadline = time.monotonic() + START_LIMIT_S
         while self.seen.count(text) < count:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise WaitTimeout(f"testpmd did not say {text!r} in {limit_s:g} s; last: {self.last_line()}")
+                raise WaitTimeout(
+                    f"testpmd did not say {text!r} in {START_LIMIT_S:g} s; last: {self.last_line()}"
+                )
             if select.select([self.screen], [], [], min(left, 0.2))[0]:
-                self._read()
+                self.read()
 
-    def _read(self) -> None:
+    def read(self) -> None:
+        """Take what is on the screen now. Raises PeerGone when testpmd has ended."""
         try:
             self.seen += os.read(self.screen, 65536).decode(errors="replace")
         except OSError:  # the other end of a pseudo-terminal is closed: EIO
@@ -129,7 +133,6 @@ class Recipe:
     server: Callable[[Path], str]
     client: Callable[[Path], str]
     eal: tuple[str, ...] = ()
-    packages: str = "dpdk-dev"
 
 
 def measure(recipe: Recipe, frame_bytes: int, seconds: float) -> dict[str, Any]:
@@ -138,7 +141,7 @@ def measure(recipe: Recipe, frame_bytes: int, seconds: float) -> dict[str, Any]:
     Raises UnsupportedMachine when testpmd is missing or there is one core, WaitTimeout or PeerGone when it fails.
     """
     if missing():
-        raise UnsupportedMachine(missing(), f"apt-get install {recipe.packages}")
+        raise UnsupportedMachine(missing(), PACKAGES)
     cores = core_pair()
     with tempfile.TemporaryDirectory(prefix="vfwire-bench-") as folder:
         place = Path(folder)
@@ -179,14 +182,14 @@ def _one_way(server: Testpmd, client: Testpmd, seconds: float) -> float:
     return received_rate(server.seen)
 
 
-def wait_exists(path: Path, server: Testpmd, limit_s: float = START_LIMIT_S) -> None:
+def wait_exists(path: Path, server: Testpmd) -> None:
     """Until the server's socket is there. Raises PeerGone when the server ended instead, WaitTimeout past the limit."""
-    deadline = time.monotonic() + limit_s
+    deadline = time.monotonic() + START_LIMIT_S
     while not path.exists():
         if time.monotonic() > deadline:
-            raise WaitTimeout(f"testpmd made no socket in {limit_s:g} s; last: {server.last_line()}")
+            raise WaitTimeout(f"testpmd made no socket in {START_LIMIT_S:g} s; last: {server.last_line()}")
         if select.select([server.screen], [], [], 0.02)[0]:
-            server._read()
+            server.read()
 
 
 def command(recipes: dict[str, Recipe]) -> click.Command:

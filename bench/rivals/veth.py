@@ -42,8 +42,8 @@ Role = Callable[[socket.socket, int, float], Any]
 def connected_socket(mine: str, theirs: str) -> socket.socket:
     """A connected UDP socket with room for bursts, and a receive timeout so that no loop outlives its deadline."""
     end = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    end.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER)
-    end.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, SOCKET_BUFFER)
+    for option in (SO_RCVBUFFORCE, SO_SNDBUFFORCE):
+        end.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
     timeout = np.array([0, int(RECEIVE_TIMEOUT_S * 1e6)], np.int64).tobytes()
     end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
     end.bind((mine, PORT))

@@ -9,7 +9,6 @@ RECIPES = {
         name="virtio-user to vhost-user",
         server=lambda path: f"net_vhost0,iface={path},queues=1",
         client=lambda path: f"net_virtio_user0,path={path},queues=1,queue_size={QUEUE}",
-        packages="dpdk-dev librte-net-virtio23 librte-net-vhost23 librte-mempool-ring23",
     )
 }
 
