@@ -6,8 +6,6 @@ function's own here (the hardware shares one among all), so a neighbour's groups
 Control code changes the tables while the loop is parked, then calls `forget_paths`.
 """
 
-from collections.abc import Callable
-
 from vfwire.datapath.state import MAC_ROWS, CardState
 from vfwire.memory.compiled import inlined
 
@@ -92,7 +90,7 @@ def set_mac(state: CardState, card: int, mac: int, pool: int, present: bool) -> 
     At most three quarters of the rows are used, so that a search always ends.
     """
     keys, pools = state.mac_keys[card], state.mac_pools[card]
-    row, wanted = _mac_row(mac), mac | _PRESENT
+    row, wanted = first_row(mac), mac | _PRESENT
     while keys[row] not in (0, wanted):
         row = (row + 1) % MAC_ROWS
     bit = 1 << pool if pool < 63 else -(1 << 63)
@@ -117,7 +115,7 @@ def _remove_row(state: CardState, card: int, row: int) -> None:
     while keys[row] != 0:
         key, mask = int(keys[row]), int(pools[row])
         keys[row], pools[row] = 0, 0
-        to = _mac_row(key & (_PRESENT - 1))
+        to = first_row(key & (_PRESENT - 1))
         while keys[to] != 0:
             to = (to + 1) % MAC_ROWS
         keys[to], pools[to] = key, mask
