@@ -1,0 +1,153 @@
+"""`vfwire compare`: the main job. Both paths, measured in one run, shown side by side."""
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vfwire.cli.progress import Steps
+from vfwire.errors import UsageError
+
+if TYPE_CHECKING:
+    from vfwire.measure.compare import ComparePlan
+    from vfwire.measure.record import PathRecord
+    from vfwire.paths.path import PathOptions
+
+
+@click.command()
+@click.option(
+    "--size", "sizes", type=int, multiple=True, help="Frame size with FCS; may be given several times."
+)
+@click.option("--seconds", type=float, default=2.0, show_default=True, help="Of each measured window.")
+@click.option("--same-host", is_flag=True, help="Both systems on one host: one card, no link.")
+@click.option("--line-rate", default="10G", show_default=True, help="Of functions and link: 10G, 2.5G, off.")
+@click.option("--default-cap", default="5G", show_default=True, help="Of the default path: 5G, off.")
+@click.option("--both-ways", is_flag=True, help="Both systems send at once.")
+@click.option("--rate", type=int, help="Packets a second to offer; as fast as it goes when left out.")
+@click.option("--full-check", is_flag=True, help="Write and check every byte, not headers and numbers alone.")
+@click.option(
+    "--replay", type=click.Path(path_type=Path), help="Send the frames of a capture (pcap, pcapng)."
+)
+@click.option("--ring-size", type=int, default=1024, show_default=True, help="Of the VFs' rings.")
+@click.option("--queues", type=int, default=1, show_default=True, help="Of each VF, fed by as many flows.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--plot", "plot_to", type=click.Path(path_type=Path), help="Draw the result to FILE.png.")
+def compare(**options: Any) -> None:
+    """Two systems exchange packets over the default path and over a virtual function each; compare the two."""
+    with Steps() as steps:
+        steps.note("loading")
+        _run(steps, **options)
+
+
+def _run(steps: Steps, *, as_json: bool, plot_to: Path | None, **options: Any) -> None:
+    from vfwire.measure.compare import as_json as to_json
+    from vfwire.measure.machine import describe_machine
+    from vfwire.measure.plot import check_plot, plot
+    from vfwire.measure.record import gains
+
+    if plot_to is not None:
+        check_plot(plot_to)
+    path_options, plan, run = _plan(**options)
+    with _ended_by_sigterm():
+        records = _measure(steps, path_options, plan)
+        steps.note("the machine")
+        machine = describe_machine()
+    if plot_to is not None:
+        caption = f"{machine['cpu']}, {machine['cores']} cores; {run['check']}; {run['seconds']:g} s a window"
+        plot(records, plot_to, caption)
+    if as_json:
+        click.echo(json.dumps(to_json(machine, records, run=run), indent=2))
+        return
+    from vfwire.cli.compare_table import show
+
+    show(machine, records, gains(records), run)
+
+
+def _plan(**options: Any) -> "tuple[PathOptions, ComparePlan, dict[str, Any]]":
+    """(what the paths are, what is measured, what is said of the run). Raises UsageError, BadInput."""
+    from vfwire.devices.settings import parse_rate
+    from vfwire.measure.capture import read_capture
+    from vfwire.measure.compare import LARGEST, SIZES, ComparePlan, padded
+    from vfwire.measure.phases import StreamPlan
+    from vfwire.paths.applications import Packed
+    from vfwire.paths.path import PathOptions
+
+    capture = options["replay"]
+    if capture and (options["both_ways"] or options["rate"] or options["sizes"] or options["queues"] != 1):
+        raise UsageError(
+            "--replay goes one way, in the capture's order and sizes, as fast as nothing is lost"
+        )
+    frames = padded(read_capture(capture, LARGEST - 4)) if capture else []
+    stream = StreamPlan(
+        rate_pps=options["rate"],
+        both_ways=options["both_ways"],
+        every_byte=options["full_check"],
+        flows=_flows(options["queues"]),
+        replay=bool(capture),
+    )
+    sizes = tuple(dict.fromkeys(options["sizes"])) or ((LARGEST,) if capture else SIZES)
+    seconds = options["seconds"]
+    plan = ComparePlan(sizes=sizes, seconds=seconds, rtt_seconds=0 if capture else seconds / 2, stream=stream)
+    plan.check()
+    paths = PathOptions(
+        same_host=options["same_host"],
+        line_rate_bps=parse_rate(options["line_rate"]),
+        default_cap_bps=parse_rate(options["default_cap"]),
+        ring_size=options["ring_size"],
+        queues=options["queues"],
+        replay=Packed.of(frames) if frames else None,
+    )
+    every_byte = options["full_check"] or bool(capture)
+    run = {
+        "same_host": paths.same_host,
+        "default_cap_bps": paths.default_cap_bps,
+        "seconds": seconds,
+        "check": "every byte" if every_byte else "headers and sequence numbers",
+        "replay": {"file": str(capture), "frames": len(frames)} if capture else None,
+    }
+    return paths, plan, run
+
+
+def _flows(queues: int) -> int:
+    if queues not in (1, 2, 4):
+        raise UsageError("a VF has 1, 2 or 4 queues")
+    return 1 if queues == 1 else 64
+
+
+def _measure(steps: Steps, options: "PathOptions", plan: "ComparePlan") -> "list[PathRecord]":
+    from vfwire.measure import compare as comparison
+    from vfwire.paths.default import DefaultPath
+    from vfwire.paths.enhanced import EnhancedPath
+    from vfwire.paths.prepare import prepare
+    from vfwire.paths.process import Family
+
+    prepare(lambda part: steps.note(f"compiling {part} (once)"))
+    with Family() as family:
+        paths = [DefaultPath(family, options), EnhancedPath(family, options)]
+        for path in paths:
+            steps.note(f"opening the {path.name} path")
+            path.open()
+        try:
+            return comparison.compare(paths, plan, steps.step)
+        finally:
+            for path in paths:
+                path.close()
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM unwinds like an exception, so that processes and the run directory go."""
+
+    def end(number: int, _frame: object) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

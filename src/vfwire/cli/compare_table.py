@@ -1,0 +1,118 @@
+"""The table of `vfwire compare`: for each frame size one column a path, then what the enhanced path gained."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from vfwire.measure.record import PERCENTILES, PathRecord, cpu_ns
+
+_GAINS = {
+    "packets_per_second": "packets a second",
+    "rtt_p50": "round trip p50",
+    "packets_per_cpu_second": "packets a CPU second",
+}
+_NONE = "–"
+
+
+def show(
+    machine: dict[str, Any],
+    records: Sequence[PathRecord],
+    gains: Sequence[dict[str, float | int | None]],
+    run: dict[str, Any],
+) -> None:
+    """Print everything to stdout."""
+    console = Console(highlight=False)
+    for size in dict.fromkeys(record.frame_bytes for record in records):
+        console.print(_table(size, [record for record in records if record.frame_bytes == size], run))
+    for gain in gains:
+        parts = [f"{title} × {_ratio(gain[key])}" for key, title in _GAINS.items() if gain[key] is not None]
+        if parts:
+            console.print(f"enhanced over default, {gain['frame_bytes']:,} B:  {',  '.join(parts)}")
+    round_trip = machine["cache_line_round_trip_ns"]
+    line = f", a cache line to another core and back {round_trip:g} ns" if round_trip else ""
+    console.print(f"checked: {run['check']};  on {machine['cpu']}, {machine['cores']} cores{line}")
+
+
+def _table(size: int, records: Sequence[PathRecord], run: dict[str, Any]) -> Table:
+    replay = run["replay"]
+    title = f"{replay['frames']:,} frames of {replay['file']}" if replay else f"{size:,}-byte frames"
+    where = "one host" if run["same_host"] else "two hosts"
+    ways = records[0].direction
+    table = Table(title=f"{title}, {ways}, {where}", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("")
+    for record in records:
+        table.add_column(f"{record.path} path", justify="right")
+    for name, value in _ROWS:
+        cells = [value(record) for record in records]
+        if any(cell != _NONE for cell in cells):
+            table.add_row(name, *cells)
+    return table
+
+
+def _scaled(value: float, unit: str) -> str:
+    for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.3g} {letter}{unit}"
+    return f"{value:.3g} {unit}".rstrip()
+
+
+def _limit(record: PathRecord) -> str:
+    rate = "line rate lifted" if record.line_rate_bps is None else _scaled(record.line_rate_bps, "bit/s")
+    return rate if record.offered_pps is None else f"{rate}, {_scaled(record.offered_pps, 'pps')} offered"
+
+
+def _loss(record: PathRecord) -> str:
+    if not record.lost:
+        return f"0 of {record.sent:,}"
+    causes = ", ".join(f"{cause} {count:,}" for cause, count in record.lost_to.items())
+    return f"{record.lost:,} of {record.sent:,} ({record.lost / record.sent:.2%})\n{causes}"
+
+
+def _harm(record: PathRecord) -> str:
+    return f"{record.corrupted:,} / {record.reordered:,}"
+
+
+def _percentile(name: str) -> Callable[[PathRecord], str]:
+    def value(record: PathRecord) -> str:
+        found = record.rtt_us[name]
+        return _NONE if found is None else f"{found:,.1f} µs"
+
+    return value
+
+
+def _number(value: float | None, unit: str = "") -> str:
+    if value is None:
+        return _NONE
+    text = f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+    return f"{text} {unit}".rstrip()
+
+
+def _ratio(value: float | int | None) -> str:
+    return _number(value)
+
+
+def _cores(record: PathRecord) -> str:
+    return ", ".join(f"{name} {core}" for name, core in record.cores.items())
+
+
+_ROWS: list[tuple[str, Callable[[PathRecord], str]]] = [
+    ("driver", lambda record: record.driver),
+    ("packets a second", lambda record: _scaled(record.packets_per_second, "")),
+    ("bits a second", lambda record: _scaled(record.bits_per_second, "bit/s")),
+    ("lost", _loss),
+    ("corrupted / reordered", _harm),
+    *((f"round trip {name}", _percentile(name)) for name in PERCENTILES),
+    ("CPU a packet: systems and layers", lambda record: _number(cpu_ns(record), "ns")),
+    ("    of that layers", lambda record: _number(record.cpu_ns_per_packet["layers"], "ns")),
+    ("    apart: the card", lambda record: _number(record.cpu_ns_per_packet["card"], "ns")),
+    ("hops: layers crossed", lambda record: _number(record.hops["layers"])),
+    ("hops: copies", lambda record: _number(record.hops["copies"])),
+    ("hops: wake-ups a packet", lambda record: _number(record.hops["wakeups_per_packet"])),
+    ("hops: trapped accesses a packet", lambda record: _number(record.hops["traps_per_packet"])),
+    ("limits", _limit),
+    ("ring size", lambda record: f"{record.ring_size:,}"),
+    ("cores", _cores),
+]
