@@ -17,6 +17,7 @@ from vfwire.datapath.control_words import (
     store_word,
     take_word,
 )
+from vfwire.datapath.rss import RSS_DEFAULT
 from vfwire.datapath.state import QUEUES, VECTORS
 from vfwire.devices.engine import Engine
 from vfwire.devices.ixgbevf_mailbox import Mailbox
@@ -107,9 +108,19 @@ class ControlRegisters:
             self._rx_vector,
             self._tx_vector,
             self._rss,
+            self._rx_queues,
         ) = (
             field_address(functions, function, name)
-            for name in ("causes", "mask", "auto_clear", "auto_mask", "rx_vector", "tx_vector", "rss")
+            for name in (
+                "causes",
+                "mask",
+                "auto_clear",
+                "auto_mask",
+                "rx_vector",
+                "tx_vector",
+                "rss",
+                "rx_queues",
+            )
         )
         self._mailbox_vector = -1
 
@@ -119,6 +130,7 @@ class ControlRegisters:
         self._mailbox_vector = -1
         for name in ("causes", "mask", "auto_clear", "auto_mask", "pending", "rss"):
             self._record[name] = 0
+        self._record["rx_queues"] = self._queues
         self._record["rx_vector"] = self._record["tx_vector"] = -1
         for vector in range(self._function * VECTORS, (self._function + 1) * VECTORS):
             record = row_of(self._engine.state.vectors, vector)
@@ -245,10 +257,13 @@ class ControlRegisters:
             self.mailbox.write_control(value)
 
     def _write_psrtype(self, _index: int, value: int) -> None:
-        """The queues that RSS spreads over: 0 for no RSS, else 2 or 4, never more than the function has."""
+        """The queues that RSS spreads over: none, or 2 or 4 (never more than the function has), and then no frame
+        goes to the others.
+        """
         self._plain[regs.VFPSRTYPE] = value & _PSRTYPE_MASK
         spread = 1 << ((value & regs.PSRTYPE_RQPL_MASK) >> regs.PSRTYPE_RQPL_SHIFT)
-        store_word(self._rss, min(spread, self._queues) if spread > 1 else 0)
+        store_word(self._rx_queues, min(spread, self._queues) if spread > 1 else self._queues)
+        store_word(self._rss, RSS_DEFAULT if spread > 1 else 0)
 
 
 def _vector(entry: int) -> int:
