@@ -103,7 +103,7 @@ def _round(state, now, look):  # type: ignore[no-untyped-def]
 def run_card(state):  # type: ignore[no-untyped-def]
     """Run until `stop`. Every round looks at `request`: while it is odd the loop stands still, touching no guest memory."""
     control = state.control[0]
-    words = state.control.ctypes.data
+    words = control.address
     store64(words + STARTED, 1)
     quiet = 0
     idle_since = clock_ns()

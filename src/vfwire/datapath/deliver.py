@@ -6,7 +6,7 @@
 from vfwire.datapath.dma import stop_function
 from vfwire.datapath.interrupts import note_cause
 from vfwire.datapath.ixgbevf_queues import buffer_address, rx_publish, rx_room
-from vfwire.datapath.packet import IP_BAD, IP_GOOD, L4_BAD, L4_GOOD, packet_type, parse, receive_checksum_status
+from vfwire.datapath.packet import IP_BAD, IP_GOOD, L4_BAD, L4_GOOD, packet_type, parse_prefix, receive_checksum_status
 from vfwire.datapath.rss import rss_hash
 from vfwire.datapath.segment import gather_copy
 from vfwire.datapath.state import QUEUES, RETA_ENTRIES, Drop
@@ -135,7 +135,7 @@ def deliver(state, function):  # type: ignore[no-untyped-def]
         return
     header, header_length, longest = hand.header, hand.header_length, record.max_frame
     tag = 0 if record.port_vlan else hand.tag
-    kind, l2, l3, _l4, _protocol = parse(header, header_length + hand.count)
+    kind, l2, l3, _, _, _ = parse_prefix(header, header_length, header_length + hand.count)
     number, value, rss_type = _queue_and_hash(state, function, header, kind, l2, l3)
     inbox = state.rx[function * QUEUES + number]
     group = read64(header) & 1

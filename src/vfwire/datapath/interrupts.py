@@ -12,28 +12,21 @@ from vfwire.memory.words import fetch_and64, fetch_or64, load64, signal_eventfd
 assert FUNCTION.fields is not None
 CAUSES_AT = FUNCTION.fields["causes"][1]
 MASK_AT = FUNCTION.fields["mask"][1]
-FUNCTION_BYTES = FUNCTION.itemsize
-
-
-@inlined
-def function_address(state, function):  # type: ignore[no-untyped-def]
-    """Where a function's record lies, for the words in it that two threads change."""
-    return state.functions.ctypes.data + function * FUNCTION_BYTES
 
 
 @inlined
 def note_cause(state, function, vector):  # type: ignore[no-untyped-def]
     """Something happened that `vector` stands for; -1 (no vector) is nothing. The loop raises it within this round."""
     if vector >= 0:
-        fetch_or64(function_address(state, function) + CAUSES_AT, 1 << vector)
+        fetch_or64(state.functions[function].address + CAUSES_AT, 1 << vector)
 
 
 @inlined
 def raise_due(state, function, now):  # type: ignore[no-untyped-def]
     """Send every interrupt that is caused, not masked and not held back by moderation. Returns how many were sent."""
-    address = function_address(state, function)
-    due = load64(address + CAUSES_AT) & load64(address + MASK_AT)
     record = state.functions[function]
+    address = record.address
+    due = load64(address + CAUSES_AT) & load64(address + MASK_AT)
     sent = 0
     held = 0
     for number in range(VECTORS):

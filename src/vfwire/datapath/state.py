@@ -7,11 +7,14 @@ vector v is row f * VECTORS + v, DMA map m is row f * MAPS + m. MAC addresses ar
 little-endian int. All addresses are virtual addresses of this process.
 """
 
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vfwire.memory.tables import Tables
 
 MODEL_NONE = 0
 MODEL_82599 = 1
@@ -60,6 +63,7 @@ DROP_NAMES = {
 
 CONTROL = np.dtype(
     [
+        ("address", "i8"),  # where this record lies
         ("request", "i8"),  # control side: odd while the loop shall stand still
         ("acknowledged", "i8"),  # loop: the request it has seen
         ("stop", "i8"),
@@ -101,6 +105,7 @@ CARD = np.dtype(
 
 FUNCTION = np.dtype(
     [
+        ("address", "i8"),  # where this record lies, for the words in it that two threads change
         ("model", "i8"),  # MODEL_*
         ("card", "i8"),
         ("pool", "i8"),  # its bit in pool masks
@@ -210,7 +215,14 @@ IN_HAND = np.dtype(
 MAP = np.dtype([("start", "i8"), ("end", "i8"), ("delta", "i8"), ("writable", "i8")], align=True)
 
 
-class CardState(NamedTuple):
+GATHER = 64  # buffers of one frame: an 82599 takes 40 (datasheet 7.2.1.1)
+HEADER_SCRATCH = 4096
+
+_WORD = np.dtype(np.int64)
+
+
+@dataclass(eq=False)
+class CardState(Tables):
     """Everything, for all cards of one process. Compiled functions take it whole."""
 
     control: Any
@@ -231,9 +243,25 @@ class CardState(NamedTuple):
     targets: NDArray[np.int64]  # (functions,): the functions that get it
     gather: NDArray[np.int64]  # (2, GATHER): addresses and lengths of its buffers, still in the sender's memory
 
-
-GATHER = 64  # buffers of one frame: an 82599 takes 40 (datasheet 7.2.1.1)
-HEADER_SCRATCH = 24_576  # as long as the longest frame: a parser that follows lengths stays inside
+    columns: ClassVar[dict[str, tuple[np.dtype[Any], int]]] = {
+        "control": (CONTROL, 0),
+        "cards": (CARD, 0),
+        "functions": (FUNCTION, 0),
+        "tx": (TX_QUEUE, 0),
+        "rx": (RX_QUEUE, 0),
+        "vectors": (VECTOR, 0),
+        "maps": (MAP, 0),
+        "mac_keys": (_WORD, MAC_ROWS),
+        "mac_pools": (_WORD, MAC_ROWS),
+        "vlan_pools": (_WORD, 4096),
+        "multicast": (_WORD, MULTICAST_WORDS),
+        "toeplitz": (_WORD, TOEPLITZ_ENTRIES),
+        "reta": (_WORD, RETA_ENTRIES),
+        "drops": (_WORD, len(Drop)),
+        "in_hand": (IN_HAND, 0),
+        "targets": (_WORD, 0),
+        "gather": (_WORD, GATHER),
+    }
 
 
 def _records(dtype: np.dtype[Any], count: int) -> Any:
@@ -262,6 +290,8 @@ def new_state(functions_per_card: list[int]) -> CardState:
         targets=np.zeros(functions, np.int64),
         gather=np.zeros((2, GATHER), np.int64),
     )
+    state.control[0].address = state.control.ctypes.data
+    state.functions.address[:] = state.functions.ctypes.data + np.arange(functions) * FUNCTION.itemsize
     state.control[0].functions = functions
     state.control[0].cards = cards
     state.control[0].fault_function = NOWHERE
@@ -277,4 +307,5 @@ def new_state(functions_per_card: list[int]) -> CardState:
             state.functions[first + pool].card = number
             state.functions[first + pool].pool = pool
         first += count
+    state.publish()
     return state

@@ -15,8 +15,16 @@ import numba
 import numpy as np
 from numba.core import config
 
+from vfwire.memory.fragments import EntryPipeline, FragmentPipeline
+
 _PACKAGE = Path(__file__).resolve().parent.parent
 _SOURCES = ("layouts", "memory", "datapath")
+
+_FRAGMENT: dict[str, Any] = {
+    "pipeline_class": FragmentPipeline,
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+}
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -52,19 +60,19 @@ if not os.environ.get("NUMBA_CACHE_DIR"):
 
 def compiled(function: F) -> F:
     """Decorate a loop: compiled at first call, cached on disk, run without the GIL, C division."""
-    decorate: Callable[[F], F] = numba.njit(cache=True, nogil=True, error_model="numpy")
+    decorate: Callable[[F], F] = numba.njit(cache=True, nogil=True, error_model="numpy", pipeline_class=EntryPipeline)
     return decorate(function)
 
 
 def inlined(function: F) -> F:
     """Decorate a small function that is compiled into its callers (LLVM decides how)."""
-    decorate: Callable[[F], F] = numba.njit(nogil=True, error_model="numpy")
+    decorate: Callable[[F], F] = numba.njit(nogil=True, error_model="numpy", **_FRAGMENT)
     return decorate(function)
 
 
 def always_inlined(function: F) -> F:
     """Decorate a function on every packet's path: compiled into its callers whatever LLVM thinks of it."""
-    decorate: Callable[[F], F] = numba.njit(nogil=True, error_model="numpy", forceinline=True)
+    decorate: Callable[[F], F] = numba.njit(nogil=True, error_model="numpy", forceinline=True, **_FRAGMENT)
     return decorate(function)
 
 
