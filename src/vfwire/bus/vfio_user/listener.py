@@ -40,6 +40,8 @@ class Listener:
 
     def close(self) -> None:
         """Stop listening, and remove the file unless somebody has put another in its place."""
+        if self.socket.fileno() < 0:
+            return
         self.socket.close()
         with contextlib.suppress(OSError):
             if _identity(self.path) == self._identity:

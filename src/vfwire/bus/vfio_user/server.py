@@ -58,6 +58,7 @@ class Server:
         self._listener = Listener(self.path, self._mode)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
+        self._poll = select.poll()
         self._poll.register(self._wake, select.POLLIN)
         self._poll.register(self._listener.socket, select.POLLIN)
         self._thread = threading.Thread(
@@ -83,7 +84,6 @@ class Server:
                 f"{self._endpoint.name} did not end within {STOP_SECONDS:.0f} s: a call of it hangs"
             )
         self._thread = None
-        self._poll.unregister(self._wake)
         os.close(self._wake)
 
     def _run(self) -> None:
@@ -100,7 +100,6 @@ class Server:
                     self._end_client()
         finally:
             self._end_client()
-            self._poll.unregister(listener.socket)
 
     def _turn(self, listener: Listener) -> None:
         """Wait for something, and do one step of it: at most one message, so that nobody is kept waiting
