@@ -21,11 +21,13 @@ KEY = bytes(range(40))
 def card_of(vfs: int = 2, *, host_function: bool = False, **options: object) -> Iterator[Card]:
     """A card in an engine that is not started: state changes at once, and stays as the control side has put it."""
     engine = Engine([functions_of(vfs, host_function=host_function)])
-    card = Card(engine, 0, "card0", vfs, host_function=host_function, rss_key=KEY, **options)  # type: ignore[arg-type]
     try:
-        yield card
+        card = Card(engine, 0, "card0", vfs, host_function=host_function, rss_key=KEY, **options)  # type: ignore[arg-type]
+        try:
+            yield card
+        finally:
+            card.close()
     finally:
-        card.close()
         engine.close()
 
 
