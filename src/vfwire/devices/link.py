@@ -73,20 +73,18 @@ class Cable:
             self._end.wait(_AGAIN_SECONDS)
 
     def _holds_lock(self) -> bool:
-        """Take the lock if it is free. One that was removed meanwhile, by the card that held it, is opened
-        anew.
-        """
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            in_place = os.path.samestat(os.fstat(self._lock), self._lock_path.stat())
-        except BlockingIOError:
-            return False
-        except FileNotFoundError:
-            in_place = False
-        if not in_place:
+        """Take the lock if it is free. One that was removed meanwhile, by the card that held it, is opened anew."""
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(self._lock), self._lock_path.stat()):
+                    return True
+            except BlockingIOError:
+                return False
+            except FileNotFoundError:
+                pass
             os.close(self._lock)
             self._lock = self._open_lock()
-        return in_place
 
     def _open_lock(self) -> int:
         return os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
