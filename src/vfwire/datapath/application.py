@@ -5,6 +5,7 @@ The board is a page that the application shares with whoever started it, another
 
 import numpy as np
 
+from vfwire.datapath.port import buffer_of
 from vfwire.memory.compiled import inlined
 
 BURST = 64  # frames that an application asks a driver for at once
@@ -66,9 +67,8 @@ APP = np.dtype(
 @inlined
 def give_all(pool, stack, frames, first, end):  # type: ignore[no-untyped-def]
     """Give back the buffers of frames[first:end]."""
-    free, base, inside = pool.free, pool.base, pool.buffer_bytes - 1
+    free = pool.free
     for at in range(first, end):
-        address = frames[at].address
-        stack[free] = address - ((address - base) & inside)
+        stack[free] = buffer_of(pool, frames[at].address)
         free += 1
     pool.free = free

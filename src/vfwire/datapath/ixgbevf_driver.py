@@ -19,6 +19,7 @@ from vfwire.datapath.port import (
     TX_TCP_CHECKSUM,
     TX_UDP_CHECKSUM,
     TX_VLAN,
+    buffer_of,
     give,
 )
 from vfwire.layouts.ixgbe_descriptors import (
@@ -59,23 +60,26 @@ BATCH = 32  # descriptors for one completion request, and for one refill
 PLAIN = TXD_DTYP_DATA | TXD_DCMD_DEXT | TXD_DCMD_IFCS | TXD_Q1_CC
 OFFLOADS = TX_IP_CHECKSUM | TX_TCP_CHECKSUM | TX_UDP_CHECKSUM | TX_VLAN | TX_SEGMENT
 _LENGTH_MASK = 0xFFFF
+_UNUSUAL = RXD_STAT_EOP | RXD_STAT_VP | RXD_ERR_IPE | RXD_ERR_TCPE
 
 
 @inlined
 def _received_flags(status, word0):  # type: ignore[no-untyped-def]
+    """RX_* of a descriptor. Most frames are whole and have no error, tag or hash: one compare, and no more."""
     flags = 0
-    if not status & RXD_STAT_EOP:
-        flags |= RX_MORE
-    if status & RXD_STAT_IPCS and not status & RXD_ERR_IPE:
+    if status & _UNUSUAL != RXD_STAT_EOP or word0 & RXD_RSSTYPE_MASK:
+        if not status & RXD_STAT_EOP:
+            flags |= RX_MORE
+        if status & RXD_STAT_VP:
+            flags |= RX_VLAN
+        if word0 & RXD_RSSTYPE_MASK:
+            flags |= RX_HASH
+        if status & (RXD_ERR_IPE | RXD_ERR_TCPE):
+            return flags | RX_CHECKSUM_BAD
+    if status & RXD_STAT_IPCS:
         flags |= RX_IP_GOOD
-    if status & RXD_STAT_L4CS and not status & RXD_ERR_TCPE:
+    if status & RXD_STAT_L4CS:
         flags |= RX_L4_GOOD
-    if status & (RXD_ERR_IPE | RXD_ERR_TCPE):
-        flags |= RX_CHECKSUM_BAD
-    if status & RXD_STAT_VP:
-        flags |= RX_VLAN
-    if word0 & RXD_RSSTYPE_MASK:
-        flags |= RX_HASH
     return flags
 
 
@@ -149,7 +153,7 @@ def _collect(queue, pool, stack):  # type: ignore[no-untyped-def]
         for step in range(BATCH):
             address = load64(slots + ((queue.head + step) & mask) * 8)
             if address:
-                stack[free] = address - ((address - pool.base) & (pool.buffer_bytes - 1))
+                stack[free] = buffer_of(pool, address)
                 free += 1
         pool.free = free
         queue.head += BATCH
@@ -213,46 +217,60 @@ def _put_offloaded(queue, frames, first, entries, total):  # type: ignore[no-unt
 
 
 @inlined
+def _put_plain(queue, frames, position, end, last):  # type: ignore[no-untyped-def]
+    """Write descriptors for plain one-entry frames, up to one that is not, the end of the burst or of the ring.
+
+    Returns (next position, bytes). The tail stays in a register: kept in the record it would be written and read
+    back for every frame.
+    """
+    tail, mask, ring, slots, delta = queue.tail, queue.size - 1, queue.ring, queue.slots, queue.delta
+    total = 0
+    while position < end and tail < last:
+        frame = frames[position]
+        if frame.flags & (OFFLOADS | TX_MORE):
+            break
+        length = frame.length
+        address = frame.address
+        word1 = PLAIN | TXD_DCMD_EOP | length | (length << TXD_Q1_PAYLEN_SHIFT)
+        if tail & (BATCH - 1) == BATCH - 1:
+            word1 |= TXD_DCMD_RS
+        index = tail & mask
+        store64(slots + index * 8, address)
+        store64(ring + index * 16, address + delta)
+        store64(ring + index * 16 + 8, word1)
+        tail += 1
+        position += 1
+        total += length
+    queue.tail = tail
+    return position, total
+
+
+@inlined
 def ixgbevf_transmit(queue, pool, stack, frames, start, count):  # type: ignore[no-untyped-def]
     """See verbs.transmit. A frame whose last entry is missing (TX_MORE on the last of the burst) is not taken."""
     if queue.tail - queue.head >= BATCH:
         _collect(queue, pool, stack)
     before = queue.tail
-    mask, ring, slots, delta = queue.size - 1, queue.ring, queue.slots, queue.delta
     last = queue.head + queue.size - 1
     position, end = start, start + count
     total_bytes = 0
-    while position < end:
-        tail = queue.tail
-        if tail >= last:
+    while position < end and queue.tail < last:
+        position, total = _put_plain(queue, frames, position, end, last)
+        total_bytes += total
+        if position == end or queue.tail >= last:
             break
-        frame = frames[position]
-        if not frame.flags & (OFFLOADS | TX_MORE):
-            length = frame.length
-            index = tail & mask
-            word1 = PLAIN | TXD_DCMD_EOP | length | (length << TXD_Q1_PAYLEN_SHIFT)
-            if tail & (BATCH - 1) == BATCH - 1:
-                word1 |= TXD_DCMD_RS
-            address = frame.address
-            store64(slots + index * 8, address)
-            store64(ring + index * 16, address + delta)
-            store64(ring + index * 16 + 8, word1)
-            queue.tail = tail + 1
-            position += 1
-            total_bytes += length
-            continue
         entries, total = 1, frames[position].length
         while position + entries < end and frames[position + entries - 1].flags & TX_MORE:
             total += frames[position + entries].length
             entries += 1
-        if frames[position + entries - 1].flags & TX_MORE or tail + entries + 1 > last:
+        if frames[position + entries - 1].flags & TX_MORE or queue.tail + entries + 1 > last:
             break
         _put_offloaded(queue, frames, position, entries, total)
         position += entries
         total_bytes += total
     taken = position - start
     if queue.tail != before:
-        store32(queue.doorbell, queue.tail & mask)
+        store32(queue.doorbell, queue.tail & (queue.size - 1))
         queue.frames += taken
         queue.bytes += total_bytes
     if taken < count:

@@ -66,7 +66,9 @@ POOL = np.dtype(
     [
         ("free", "i8"),  # entries on the stack
         ("buffers", "i8"),  # all there are
-        ("buffer_bytes", "i8"),  # a power of two
+        ("buffer_bytes", "i8"),  # that a frame and its headroom may take
+        ("stride", "i8"),  # from one buffer to the next
+        ("reciprocal", "i8"),  # of the stride: see `buffer_of`
         ("headroom", "i8"),  # bytes before a received frame's first byte
         ("base", "i8"),  # address of buffer 0
         ("failed", "i8"),  # allocations that found the pool empty
@@ -86,8 +88,23 @@ def take(pool, stack):  # type: ignore[no-untyped-def]
     return stack[free - 1]
 
 
+RECIPROCAL_SHIFT = 40
+LARGEST_POOL = 1 << 29  # bytes, so that `buffer_of` is exact
+
+
+def reciprocal_of(stride: int) -> int:
+    """2**40 / stride, rounded up: times an offset below LARGEST_POOL, shifted down, it is the offset // stride."""
+    return -(-(1 << RECIPROCAL_SHIFT) // stride)
+
+
+@inlined
+def buffer_of(pool, address):  # type: ignore[no-untyped-def]
+    """The first byte of the buffer that `address` lies in: a division, by a multiplication."""
+    return pool.base + (((address - pool.base) * pool.reciprocal) >> RECIPROCAL_SHIFT) * pool.stride
+
+
 @inlined
 def give(pool, stack, address):  # type: ignore[no-untyped-def]
     """Give back the buffer that holds `address` (any address inside it)."""
-    stack[pool.free] = address - ((address - pool.base) & (pool.buffer_bytes - 1))
+    stack[pool.free] = buffer_of(pool, address)
     pool.free += 1

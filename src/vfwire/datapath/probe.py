@@ -29,7 +29,9 @@ GAPS = 1024
 REPLAY_WINDOW = 4096
 
 _MAC_MASK = 0xFFFF_FFFF_FFFF
-_STRIDE = 0x2545F4914F6CDD1D  # odd: every sequence number gives other bytes at every place
+_MULTIPLIER = 0x2545F491  # odd, so that neighbouring sequence numbers give patterns that differ everywhere
+_LOW31 = (1 << 31) - 1
+_MASK = (1 << 62) - 1  # no step of the pattern overflows an int64, so it is the same uncompiled
 _STEP = 0x1B873593CC9E2D51
 
 SINK = np.dtype(
@@ -58,13 +60,18 @@ def fill_probe(address, template, sequence, length, full):  # type: ignore[no-un
 
 
 @inlined
+def _first_word(sequence):  # type: ignore[no-untyped-def]
+    return ((sequence & _LOW31) * _MULTIPLIER) ^ (sequence >> 20)
+
+
+@inlined
 def _write_pattern(address, sequence, length):  # type: ignore[no-untyped-def]
-    value = sequence * _STRIDE
+    value = _first_word(sequence)
     at = address + PATTERN_OFFSET
     end = address + length
     while at + 8 <= end:
         write64(at, value)
-        value += _STEP
+        value = (value + _STEP) & _MASK
         at += 8
     while at < end:
         store8(at, value & 0xFF)
@@ -74,13 +81,13 @@ def _write_pattern(address, sequence, length):  # type: ignore[no-untyped-def]
 
 @inlined
 def _pattern_differs(address, sequence, length):  # type: ignore[no-untyped-def]
-    value = sequence * _STRIDE
+    value = _first_word(sequence)
     at = address + PATTERN_OFFSET
     end = address + length
     differs = 0
     while at + 8 <= end:
         differs |= read64(at) ^ value
-        value += _STEP
+        value = (value + _STEP) & _MASK
         at += 8
     while at < end:
         differs |= load8(at) ^ (value & 0xFF)

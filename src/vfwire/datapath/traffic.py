@@ -38,7 +38,7 @@ SENDER = np.dtype(
         ("start", "i8"),  # frames[start:end] are built and not yet taken by the driver
         ("end", "i8"),
         ("base_ns", "i8"),  # pacing: since when ...
-        ("base", "i8"),  # ... and how many had been offered then
+        ("paced", "i8"),  # ... and how many had been offered then
         ("offered", "i8"),
         ("sent", "i8"),
         ("full", "i8"),
@@ -69,12 +69,12 @@ def _due(app, sender):  # type: ignore[no-untyped-def]
         now = clock_ns()
         if sender.base_ns == 0:
             sender.base_ns = now
-        owed = sender.base + (now - sender.base_ns) * app.rate_pps // _SECOND - sender.offered
+        owed = sender.paced + (now - sender.base_ns) * app.rate_pps // _SECOND - sender.offered
         if now - sender.base_ns > _SECOND:
-            sender.base += app.rate_pps
+            sender.paced += app.rate_pps
             sender.base_ns += _SECOND
         if owed > app.backlog:
-            sender.base -= owed - app.backlog
+            sender.paced -= owed - app.backlog
             owed = app.backlog
         due = min(due, owed)
     return due
@@ -93,7 +93,7 @@ def _build(pool, stack, frames, app, sender, due):  # type: ignore[no-untyped-de
             copy(stack[free - 1 - at], app.packed + load64(entry), load64(entry + 8))
     else:
         sequence, mask, length, full, templates = (
-            sender.sequence,
+            int(sender.sequence),
             app.flows - 1,
             app.length,
             app.full,
