@@ -12,6 +12,7 @@ from vfwire import __version__
 from vfwire.errors import UnsupportedMachine, VfwireError
 
 COMMANDS = {
+    "compare": ("vfwire.cli.compare", "Measure the default and the enhanced path, side by side."),
     "card": ("vfwire.cli.card", "Run a card until it is stopped."),
     "vf": ("vfwire.cli.vf", "Show and change the virtual functions of a running card."),
 }
