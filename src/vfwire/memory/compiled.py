@@ -15,7 +15,7 @@ import numba
 import numpy as np
 from numba.core import config
 
-from vfwire.memory.fragments import EntryPipeline, FragmentPipeline
+from vfwire.memory.fragments import EntryPipeline, FragmentPipeline, compile_once
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _SOURCES = ("layouts", "memory", "datapath")
@@ -67,13 +67,19 @@ def compiled(function: F) -> F:
 def inlined(function: F) -> F:
     """Decorate a small function that is compiled into its callers (LLVM decides how)."""
     decorate: Callable[[F], F] = numba.njit(nogil=True, error_model="numpy", **_FRAGMENT)
-    return decorate(function)
+    return _once(decorate(function))
 
 
 def always_inlined(function: F) -> F:
     """Decorate a function on every packet's path: compiled into its callers whatever LLVM thinks of it."""
     decorate: Callable[[F], F] = numba.njit(nogil=True, error_model="numpy", forceinline=True, **_FRAGMENT)
-    return decorate(function)
+    return _once(decorate(function))
+
+
+def _once(function: F) -> F:
+    if not jit_disabled():
+        compile_once(function)
+    return function
 
 
 def is_cached(function: Any) -> bool:

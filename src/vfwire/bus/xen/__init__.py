@@ -1,0 +1,3 @@
+"""What stands for Xen between a system and its virtualization layer: event channels, and xenbus over a UNIX
+socket.
+"""
