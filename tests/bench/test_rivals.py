@@ -51,7 +51,7 @@ def test_what_is_missing_is_named_with_its_package() -> None:
 def test_a_testpmd_that_ends_is_reported_by_its_last_line(stand_in: Path) -> None:
     write_program(stand_in, "echo EAL: starting; echo EAL: no memory\n")
     with pytest.raises(PeerGone, match="EAL: no memory"):
-        testpmd.measure(vhost.RECIPES["vhost"], 64, 1)
+        testpmd.measure(vhost.RECIPES["split"], 64, 1)
 
 
 def test_a_testpmd_that_never_answers_is_ended(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +59,7 @@ def test_a_testpmd_that_never_answers_is_ended(stand_in: Path, monkeypatch: pyte
     monkeypatch.setattr(testpmd, "START_LIMIT_S", 0.3)
     begin = time.monotonic()
     with pytest.raises(WaitTimeout, match=r"no socket in 0\.3 s; last: thinking"):
-        testpmd.measure(vhost.RECIPES["vhost"], 64, 1)
+        testpmd.measure(vhost.RECIPES["split"], 64, 1)
     assert time.monotonic() - begin < 10
 
 
@@ -74,7 +74,7 @@ def test_a_whole_conversation(stand_in: Path) -> None:
         'show*) printf "Rx-pps:      %s  Rx-bps: 1\\n" $rate; rate=77 ;;\n'
         "esac; done\n",
     )
-    record = testpmd.measure(vhost.RECIPES["vhost"], 64, 0.05)
+    record = testpmd.measure(vhost.RECIPES["split"], 64, 0.05)
     assert record["packets_per_second"] == 77.0
     assert record["frame_bytes"] == 64 and record["rtt_us"] is None
 
