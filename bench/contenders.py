@@ -26,11 +26,12 @@ class Compare:
         self._records: list[dict[str, Any]] = []
 
     def enhanced(self) -> dict[str, float]:
-        self._records = []
+        arguments = ["compare", "--json", "--line-rate", "off", "--default-cap", "off"]
+        arguments += ["--seconds", str(self._seconds)]
         for size in SIZES:
-            arguments = ["compare", "--json", "--line-rate", "off"]
-            arguments += ["--size", str(size), "--seconds", str(self._seconds)]
-            self._records += records_of([*self._program, *arguments], timeout=60 + 20 * self._seconds)
+            arguments += ["--size", str(size)]
+        self._records = []  # what an earlier round left must not stand for this one if it fails
+        self._records = records_of([*self._program, *arguments], timeout=60 + 20 * self._seconds)
         return self._figures("enhanced")
 
     def default(self) -> dict[str, float]:

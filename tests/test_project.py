@@ -9,7 +9,7 @@ import click
 import pytest
 
 import vfwire
-from vfwire.cli import main
+from vfwire.cli import group
 
 ROOT = Path(__file__).parent.parent
 LONGEST_FILE = 400
@@ -81,8 +81,8 @@ def test_make_targets_in_documents_exist(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
 def test_vfwire_commands_in_documents_exist(document: Path) -> None:
     for words in commands(document, "vfwire"):
-        command: click.Command = main
-        context = click.Context(main)
+        command: click.Command = group
+        context = click.Context(group)
         while isinstance(command, click.Group) and words and re.fullmatch(r"[a-z][a-z-]*", words[0]):
             found = command.get_command(context, words.pop(0))
             assert found is not None, f"vfwire {words}"

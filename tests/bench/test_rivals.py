@@ -109,10 +109,10 @@ def test_compare_gives_both_paths_from_one_run(monkeypatch: pytest.MonkeyPatch) 
 
     def records(arguments: list[str], timeout: float) -> list[dict[str, object]]:
         calls.append(arguments)
-        size = int(arguments[arguments.index("--size") + 1])
         return [
             {"path": path, "frame_bytes": size, "packets_per_second": rate, "rtt_us": {"p50": 1.5}}
             for path, rate in (("default", 1e6), ("enhanced", 2e7))
+            for size in contenders.SIZES
         ]
 
     monkeypatch.setattr(contenders, "records_of", records)
@@ -125,4 +125,22 @@ def test_compare_gives_both_paths_from_one_run(monkeypatch: pytest.MonkeyPatch) 
         contenders.RTT_BUSY: 1.5,
     }
     assert default.run()[contenders.rate_name(64)] == 1e6
-    assert len(calls) == 2
+    assert len(calls) == 1
+    assert calls[0][:4] == ["vfwire", "compare", "--json", "--line-rate"]
+
+
+def test_a_failed_compare_leaves_no_figures_of_the_round_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = {"path": "default", "frame_bytes": 64, "packets_per_second": 1e6, "rtt_us": None}
+    monkeypatch.setattr(contenders, "records_of", lambda *_, **__: [{**record, "path": "enhanced"}, record])
+    enhanced, default = contenders.ours(["vfwire"], 0.5)
+    enhanced.run()
+    assert default.run() == {contenders.rate_name(64): 1e6}
+
+    def fails(*_: object, **__: object) -> list[dict[str, object]]:
+        raise PeerGone("the card went away")
+
+    monkeypatch.setattr(contenders, "records_of", fails)
+    with pytest.raises(PeerGone):
+        enhanced.run()
+    with pytest.raises(VfwireError, match="no record for the default path"):
+        default.run()
