@@ -55,11 +55,21 @@ def stop_vif(layer, vif, reason):  # type: ignore[no-untyped-def]
 
 
 @inlined
+def _decide_unlearned(layer, from_port, dst):  # type: ignore[no-untyped-def]
+    if is_group(dst) and is_reserved(dst):
+        drop(layer, from_port, DROP_RESERVED)
+        return NOT_AT_ALL
+    return FLOOD
+
+
+@inlined
 def decide(layer, from_port, dst, src, now):  # type: ignore[no-untyped-def]
     """The port for a frame heard on `from_port`: its number, FLOOD or NOT_AT_ALL."""
     if is_group(src) or src == 0:
         drop(layer, from_port, DROP_BAD_SOURCE)
         return NOT_AT_ALL
+    if layer.learning == 0:
+        return _decide_unlearned(layer, from_port, dst)
     if from_port == UPLINK:
         if src != layer.uplink_heard or now - layer.uplink_heard_ns > LEARN_AGAIN_NS:
             learn(layer.table, src, from_port, now)

@@ -126,6 +126,7 @@ LAYER = np.dtype(
         ("uplink_rx_bytes", "i8"),
         ("uplink_tx_frames", "i8"),
         ("uplink_tx_bytes", "i8"),
+        ("learning", "i8"),  # 0: every frame goes to every other port, as in a hub
         ("uplink_heard", "i8"),  # the source address of the uplink's last frame, and when it was learned
         ("uplink_heard_ns", "i8"),
         ("copied_bytes", "i8"),  # all that the layer copied

@@ -6,6 +6,7 @@ Both cards are in one process, so that a frame crosses them in one copy.
 from vfwire.paths.path import Path
 from vfwire.paths.pinning import CARD
 from vfwire.paths.process import Child
+from vfwire.paths.replay import PF_SETTINGS
 from vfwire.paths.roles import CardRole
 
 
@@ -24,8 +25,9 @@ class EnhancedPath(Path):
         )
         ends = [card[function] for card in sockets for function in sorted(card)]
         if self.options.replay is not None:
-            self._open_to_foreign_addresses()
+            for card, functions in enumerate(sockets):
+                for function in functions:
+                    self.family.call(
+                        self.card, "change", card=card, function=int(function), changes=PF_SETTINGS
+                    )
         self._open_systems("ixgbevf", (ends[0], ends[1]))
-
-    def _open_to_foreign_addresses(self) -> None:
-        """Frames of a capture carry MAC addresses that are not the VFs' own."""

@@ -61,6 +61,8 @@ class VirtualizationLayer:
     Xen vif limits what a guest sends: frames wait in their rings for credit, none is dropped. None lifts it.
     uplink_event, uplink_arm: the eventfd of the uplink's interrupt, and what enables that interrupt before a
     sleep. Without them a sleep lasts at most 200 microseconds.
+    learning: False makes the bridge a hub (`bridge link set … learning off`), so that one vif can send frames of many
+    stations, both ends of a conversation among them.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class VirtualizationLayer:
         uplink_event: int | None = None,
         uplink_arm: Callable[[], None] | None = None,
         spin_ns: int = SPIN_NS,
+        learning: bool = True,
     ) -> None:
         if cap_bps is not None and not 1e3 <= cap_bps <= 1e12:
             raise UsageError("a cap is from 1 kbps to 1 Tbps", "lift it with None")
@@ -85,6 +88,7 @@ class VirtualizationLayer:
         self.mtu = uplink.mtu if uplink else STANDARD_MTU
         words = self._host.layer[0]
         words.max_frame = min(self.mtu + ETHERNET_BYTES + VLAN_BYTES, pool.buffer_bytes)
+        words.learning = int(learning)
         words.rate_bps = 0 if cap_bps is None else int(cap_bps)
         words.credit_ns = time.monotonic_ns()
         self._uplink_event = uplink_event

@@ -16,6 +16,7 @@ from vfwire.paths.counters import Counters
 from vfwire.paths.flow import Station, station
 from vfwire.paths.pinning import SYSTEMS, place, usable_cores
 from vfwire.paths.process import Child, Family
+from vfwire.paths.replay import addresses_of
 from vfwire.paths.roles import SystemRole
 
 LINE_RATE = 10_000_000_000
@@ -65,6 +66,8 @@ class Path(ABC):
     layer_count: int
 
     def __init__(self, family: Family, options: PathOptions) -> None:
+        if options.replay is not None:
+            addresses_of(options.replay)
         self.family = family
         self.options = options
         self.cores = place(self.layer_count, usable_cores())
@@ -73,6 +76,7 @@ class Path(ABC):
         self.layers = self._fork_layers()
         self.systems = (self._fork_system(0), self._fork_system(1))
         self._sequence = 0
+        self._closed = False
 
     @abstractmethod
     def _fork_card(self) -> Child: ...
@@ -166,10 +170,15 @@ class Path(ABC):
         self.wait_end(self.systems[1])
 
     def close(self) -> None:
-        """End this path's processes; safe when some are gone."""
+        """End this path's processes; safe when some are gone, and safe twice."""
+        if self._closed:
+            return
+        self._closed = True
         for system in self.systems:
             system.board.write(words.STOP, 2)
         self.family.close(self.children)
+        for system in self.systems:
+            system.board.close()
 
 
 def _text(end: Station) -> list[str]:

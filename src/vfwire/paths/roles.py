@@ -4,6 +4,8 @@ Every role counts in the same words, so that a path can add them up (see paths/c
 """
 
 import contextlib
+import logging
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,19 @@ from vfwire.devices.engine import Engine
 from vfwire.drivers.ixgbevf import Ixgbevf
 from vfwire.drivers.netfront import Netfront
 from vfwire.drivers.verbs import Driver, Pool
-from vfwire.errors import VfwireError
+from vfwire.errors import VfwireError, WaitTimeout
+from vfwire.layouts.ixgbe_mailbox import XCAST_MODE_ALLMULTI, XCAST_MODE_PROMISC
 from vfwire.paths import applications
 from vfwire.paths.applications import Packed, StreamOptions
 from vfwire.paths.board import Board
 from vfwire.paths.flow import Station
+from vfwire.paths.layer import VirtualizationLayer
 from vfwire.paths.pinning import pin
+from vfwire.paths.replay import Addresses, addresses_of
 
 HOST = "host"
+_READY_SECONDS = 5.0
+_log = logging.getLogger(__name__)
 
 
 class CardRole:
@@ -93,6 +100,76 @@ class CardRole:
         self._engine.close()
 
 
+class LayerRole:
+    """A virtualization layer, with the host's own function on the card where there is an uplink."""
+
+    busy = False
+
+    def __init__(self, core: int, listen: Path) -> None:
+        pin(core)
+        self._listen = listen
+        self._pool: Pool | None = None
+        self._uplink: Ixgbevf | None = None
+        self._layer: VirtualizationLayer | None = None
+        self._thread: threading.Thread | None = None
+        self._failure: BaseException | None = None
+
+    def do_open(
+        self, uplink: str | None, cap_bps: int | None, ring_size: int, learning: bool, vlans: list[int]
+    ) -> str:
+        """Bring the uplink up, then serve netfronts. Returns the socket that they connect to."""
+        if uplink is not None:
+            self._pool = Pool()
+            function = VfioUserFunction(Path(uplink), wait=5.0)
+            nic = Ixgbevf.open(function, self._pool, ring_size=ring_size, vlan_strip=False)
+            self._uplink = nic
+            nic.wait_link_up()
+            nic.mailbox.set_cast_mode(XCAST_MODE_PROMISC)
+            for vlan in vlans:
+                nic.mailbox.add_vlan(vlan)
+        self._layer = VirtualizationLayer(self._listen, self._uplink, cap_bps, learning=learning)
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(self._layer, ready), name="vfwire-layer")
+        self._thread.start()
+        if not ready.wait(_READY_SECONDS):
+            raise WaitTimeout(f"the layer was not ready in {_READY_SECONDS:g} s")
+        if self._failure is not None:
+            raise self._failure
+        return str(self._listen)
+
+    def _run(self, layer: VirtualizationLayer, ready: threading.Event) -> None:
+        try:
+            layer.run(ready.set)
+        except BaseException as error:
+            self._failure = error
+            _log.debug("the layer ended by an error", exc_info=True)
+        finally:
+            ready.set()
+
+    def do_count(self) -> dict[str, Any]:
+        if self._failure is not None:
+            raise VfwireError(f"the layer has ended: {self._failure}")
+        if self._layer is None:
+            raise VfwireError("this layer is not open yet")
+        found = self._layer.stats()
+        return {
+            "copied": found["copied_bytes"],
+            "notified": found["notifications_sent"],
+            "traps": 0,
+            "frames": found["to_vifs_frames"] + found["to_uplink_frames"],
+            "drops": found["drops"],
+        }
+
+    def close(self) -> None:
+        if self._layer is not None and self._thread is not None:
+            self._layer.stop()
+            self._thread.join(_READY_SECONDS)
+        if self._uplink is not None:
+            self._uplink.close()
+        if self._pool is not None:
+            self._pool.close()
+
+
 class SystemRole:
     """A system: memory of its own, one driver, one application at a time."""
 
@@ -102,6 +179,7 @@ class SystemRole:
         pin(core)
         self._board = boards[number]
         self._other = boards[1 - number]
+        self._number = number
         self._packed = packed
         self._pool: Pool | None = None
         self._driver: Driver | None = None
@@ -112,9 +190,14 @@ class SystemRole:
         if driver == "ixgbevf":
             self._pool = Pool()
             self._function = VfioUserFunction(Path(socket), wait=5.0)
-            nic = Ixgbevf.open(self._function, self._pool, queues=queues, ring_size=ring_size)
+            strip = self._packed is None
+            nic = Ixgbevf.open(
+                self._function, self._pool, queues=queues, ring_size=ring_size, vlan_strip=strip
+            )
             self._driver = nic
             nic.wait_link_up()
+            if self._packed is not None and self._number == 1:
+                listen_to(nic, addresses_of(self._packed))
         else:
             self._pool = Netfront.new_pool()
             self._driver = Netfront.open(Path(socket), self._pool)
@@ -159,6 +242,15 @@ class SystemRole:
             self._driver.close()
         if self._pool is not None:
             self._pool.close()
+
+
+def listen_to(nic: Ixgbevf, wanted: Addresses) -> None:
+    """Have frames to these addresses delivered to a VF that its PF trusts."""
+    for number, mac in enumerate(mac for mac in wanted.macs if mac != nic.mac):
+        nic.mailbox.add_mac(mac, number + 1)
+    for vlan in wanted.vlans:
+        nic.mailbox.add_vlan(vlan)
+    nic.mailbox.set_cast_mode(XCAST_MODE_ALLMULTI)
 
 
 def _station(text: list[str]) -> Station:
