@@ -23,12 +23,14 @@ from vfwire.errors import UsageError, VfwireError, WaitTimeout
 _log = logging.getLogger(__name__)
 
 SPIN_NS = 200_000
-NAP_NS = 500_000
+NAP_NS = 4_000_000
 _POLLIN = 1
 _PARK_SECONDS = 2.0  # the loop answers between two frames; only a starved core takes longer than microseconds
 _STOP_SECONDS = 5.0
 _WATCH_SECONDS = 0.25
 _EAGER_TRIES = 2000
+_REST = 3  # times as long as it stood still, the loop then runs: guests that ask for changes without end get no more
+_LONGEST_REST_NS = 20_000_000
 
 
 class Engine:
@@ -63,6 +65,7 @@ class Engine:
         self._acknowledged = self._field("acknowledged")
         self._lock = threading.RLock()
         self._depth = 0
+        self._parked_ns = self._rest_until_ns = 0
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._watch_end = threading.Event()
@@ -169,15 +172,25 @@ class Engine:
     def _park(self) -> None:
         if not self.running:
             return
+        self._rest()
         request = load_word(self._request) + 1
+        self._parked_ns = time.monotonic_ns()
         store_word(self._request, request)
         self.kick()
         self.wait_acknowledged(request)
+
+    def _rest(self) -> None:
+        """Let the loop have its share of the time before it is made to stand still again."""
+        rest = self._rest_until_ns - time.monotonic_ns()
+        if rest > 0:
+            time.sleep(rest / 1e9)
 
     def _unpark(self) -> None:
         request = load_word(self._request)
         if request & 1:
             store_word(self._request, request + 1)
+            now = time.monotonic_ns()
+            self._rest_until_ns = now + min(_REST * (now - self._parked_ns), _LONGEST_REST_NS)
 
     def wait_acknowledged(self, request: int, seconds: float = _PARK_SECONDS) -> None:
         """Wait until the loop has seen this request to stand still (or has ended). Raises WaitTimeout."""
