@@ -1,7 +1,7 @@
 """The card's loop: every function's transmit queues in turn, what comes in over links, and interrupts. Then again.
 
 With nothing to do it polls on, lets others have the core, and after `spin_ns` naps: an eighth of the time that it has
-had nothing to do, at most `nap_ns`, so that it is late by an eighth of a pause in the traffic and costs little in a long one.
+had nothing to do, at most `nap_ns`. So it is late by an eighth of a pause in the traffic; a long one costs little.
 Rings that a guest maps cannot wake it, only control code can (through `kick`).
 """
 
@@ -103,7 +103,7 @@ def _round(state, now, look):  # type: ignore[no-untyped-def]
 
 @compiled
 def run_card(state):  # type: ignore[no-untyped-def]
-    """Run until `stop`. Every round looks at `request`: while it is odd the loop stands still, touching no guest memory."""
+    """Run until `stop`. Each round looks at `request`: while it is odd the loop stands still, off all guest memory."""
     control = state.control[0]
     words = control.address
     store64(words + STARTED, 1)
