@@ -236,6 +236,19 @@ def test_exact_masks_what_the_chip_masks(offset: int, value: int) -> None:
         assert deviating.read(offset) == ONES
 
 
+@pytest.mark.parametrize(("control", "tail"), [(regs.VFRXDCTL, regs.VFRDT), (regs.VFTXDCTL, regs.VFTDT)])
+def test_exact_clears_head_and_tail_of_a_queue_that_is_enabled(control: int, tail: int) -> None:
+    with card_of(exact=True) as card:
+        guest = Guest(card.vfs[0])
+        block = regs.QUEUE_STRIDE
+        guest.write(tail + block, 9)
+        guest.write(control + block, regs.RXDCTL_ENABLE)
+        assert guest.read(tail + block) == 0
+        guest.write(tail + block, 9)
+        guest.write(control + block, regs.RXDCTL_ENABLE)
+        assert guest.read(tail + block) == 9
+
+
 def test_msix_table_lies_in_bar_3() -> None:
     with card_of() as card:
         guest = Guest(card.vfs[0])

@@ -148,15 +148,15 @@ class Card:
         function = self.function(index)
         port = function.port
         limit = self.facts.rate_bps // 1_000_000 or _UNLIMITED_MBPS
-        with function.lock:
+        with function.lock, self.engine.parked():
             old = port.settings
             new = change_settings(old, changes, limit)
             if new.mac not in (old.mac, NO_MAC) and port.owned_by_another(new.mac):
                 raise UsageError(f"{format_mac(new.mac)} belongs to another function of {self.name}")
             port.settings = new
             port.apply(old)
-            if (new.trust, new.state) != (old.trust, old.state):
-                function.tell(restart=True)
+        if (new.trust, new.state) != (old.trust, old.state):
+            function.tell(restart=True)
         return new
 
     # --- Link ----------------------------------------------------------------------------------------------

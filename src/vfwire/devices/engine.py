@@ -149,7 +149,8 @@ class Engine:
 
     def kick(self) -> None:
         """End the loop's nap, if it takes one."""
-        os.eventfd_write(self._kick, 1)
+        if self._kick >= 0:
+            os.eventfd_write(self._kick, 1)
 
     @contextmanager
     def parked(self) -> Iterator[CardState]:

@@ -41,6 +41,11 @@ from vfwire.pci.msix import MsixTable
 _log = logging.getLogger(__name__)
 
 QUEUE_PAGES = 0x1000
+_QUEUE_CONTROLS = ("VFRXDCTL", "VFTXDCTL")
+_HEAD_AND_TAIL = (
+    regs.VFRDH - regs.VFRXDCTL,
+    regs.VFRDT - regs.VFRXDCTL,
+)  # of the same queue, and so for transmit
 QUEUE_PAGES_END = 0x3000
 _ONES = 0xFFFFFFFF
 
@@ -193,10 +198,14 @@ class VirtualFunction82599:
                 self.bad_accesses += 1
             return
         if self.exact:
+            # Enabling a queue sets its head and tail to 0 (82599 datasheet 8.2.3.8.7); elsewhere the driver does.
             name, _ = regs.decode(offset) or ("", 0)
             if name not in QUEUE_REGISTER_MASKS:
                 return
             value &= QUEUE_REGISTER_MASKS[name]
+            if name in _QUEUE_CONTROLS and value & regs.RXDCTL_ENABLE & ~self._read_register(offset):
+                for index in _HEAD_AND_TAIL:
+                    store_register(self._memory.address + offset + index, 0)
         store_register(self._memory.address + offset, value)
         self._engine.kick()  # a doorbell that comes as a message can end the card's nap
 

@@ -132,9 +132,10 @@ def _set_mac_addr(port: PfPort, words: list[int]) -> bool:
     mac, settings = _mac_of(words), port.settings
     if not is_valid_mac(mac):
         return False
-    if not settings.trust and mac != port.mac and (settings.mac_is_set or port.owned_by_another(mac)):
-        return False
-    return port.use_mac(mac)
+    with port.engine.parked():  # so that no two functions are granted one address
+        if not settings.trust and mac != port.mac and (settings.mac_is_set or port.owned_by_another(mac)):
+            return False
+        return port.use_mac(mac)
 
 
 def _set_macvlan(port: PfPort, words: list[int]) -> bool:
@@ -144,9 +145,10 @@ def _set_macvlan(port: PfPort, words: list[int]) -> bool:
         return True
     if not is_valid_mac(mac):
         return False
-    if not port.settings.trust and (port.settings.mac_is_set or port.owned_by_another(mac)):
-        return False
-    return port.add_macvlan(mac, first=index == 1)
+    with port.engine.parked():
+        if not port.settings.trust and (port.settings.mac_is_set or port.owned_by_another(mac)):
+            return False
+        return port.add_macvlan(mac, first=index == 1)
 
 
 def _set_multicast(port: PfPort, words: list[int]) -> bool:
