@@ -1,4 +1,4 @@
-"""A PCI function as its device implements it: the few verbs a transport (vfio-user) calls. A model knows no transport."""
+"""A PCI function as its device implements it: the few verbs a transport calls. A model knows no transport."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -33,7 +33,7 @@ class IrqIndex(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class MappedArea:
-    """Pages of a region that the guest may map: [offset, offset + size) of the region lies at `file_offset` of the memfd."""
+    """Pages of a region that the guest may map: its [offset, offset + size) lies at `file_offset` of the memfd."""
 
     offset: int
     size: int
@@ -50,8 +50,8 @@ class Region:
 
 
 class Endpoint(Protocol):
-    """What a transport serves. Called from one thread at a time. The guest is hostile: offsets and sizes are within the
-    region (the transport checked), everything else is the model's to check. Raises BadAccess/ProtocolError with an errno.
+    """What a transport serves. Called from one thread at a time. The guest is hostile: offsets and sizes are within
+    the region (the transport checked), all else is the model's to check. Raises BadAccess/ProtocolError with an errno.
     """
 
     name: str
@@ -76,12 +76,14 @@ class Endpoint(Protocol):
 
     def region_write(self, index: int, offset: int, data: bytes) -> None: ...
 
-    def dma_map(self, iova: int, size: int, memory: SharedMemory | None, *, readable: bool, writable: bool) -> None:
-        """Guest memory appears. memory None: a range without a descriptor (reachable by messages only: not used for DMA)."""
+    def dma_map(
+        self, iova: int, size: int, memory: SharedMemory | None, *, readable: bool, writable: bool
+    ) -> None:
+        """Guest memory appears. memory None: a range without a descriptor (by messages only: not used for DMA)."""
         ...
 
     def dma_unmap(self, iova: int, size: int) -> None:
-        """Exactly one mapped range goes. Returns when the data path has let go of it. Raises BadAccess (ENOENT) if none."""
+        """Exactly one mapped range goes; returns when the data path has let go of it. BadAccess (ENOENT) if none."""
         ...
 
     def dma_unmap_all(self) -> None: ...
