@@ -21,6 +21,7 @@ REQUEST, ACKNOWLEDGED, STOP, STARTED = (
     CONTROL.fields[name][1] for name in ("request", "acknowledged", "stop", "started")
 )
 BUDGET = 256  # descriptors of one queue before the next queue has its turn
+TURN = 1 << 52  # and what they may cost (562 KB on the wire): one descriptor can ask for 32,768 segments
 SCAN_ROUNDS = 64  # busy rounds between two looks for newly enabled rings
 NAP_SHIFT = 3
 QUIET_ROUNDS = 64  # empty rounds before the core is offered to others
@@ -41,8 +42,8 @@ def _serve(state, function, number, now):  # type: ignore[no-untyped-def]
         pending += queue.size
     budget = min(pending, BUDGET)
     credit, link_credit = top_up(record, now), top_up(card, now)
-    asked, done = 0, 0
-    while done < budget and credit > 0 and queue.on:
+    asked, done, work = 0, 0, 0
+    while done < budget and credit > 0 and work < TURN and queue.on:
         taken, cost, link_cost, completion = 0, 0, 0, 0
         if queue.to >= 0:
             crosses = state.functions[queue.to].card != record.card
@@ -58,6 +59,7 @@ def _serve(state, function, number, now):  # type: ignore[no-untyped-def]
             if taken == 0:
                 break
         done += taken
+        work += cost
         asked |= completion
         if record.rate_bps:
             credit -= cost
@@ -69,6 +71,8 @@ def _serve(state, function, number, now):  # type: ignore[no-untyped-def]
             record.throttled += 1
     if card.rate_bps:
         card.credit = link_credit
+    if done < pending and (credit <= 0 or link_credit <= 0):
+        state.control[0].waiting = 1
     if done and queue.on:
         store32(queue.registers + HEAD, queue.head)
     if asked:
@@ -80,6 +84,7 @@ def _serve(state, function, number, now):  # type: ignore[no-untyped-def]
 def _round(state, now, look):  # type: ignore[no-untyped-def]
     """Everything once. look: also search for rings that were enabled or disabled. Returns how much was moved."""
     moved = 0
+    state.control[0].waiting = 0
     for function in range(state.control[0].functions):
         record = state.functions[function]
         if record.dma == 0:
@@ -125,13 +130,19 @@ def run_card(state):  # type: ignore[no-untyped-def]
             idle_since = now
             continue
         quiet += 1
-        if now - idle_since > control.spin_ns:
+        if now - idle_since > control.spin_ns and control.waiting == 0:
             control.sleeps += 1
             nap = min((now - idle_since) >> NAP_SHIFT, control.nap_ns)
             if wait_fds(control.pollfd, 1, nap) > 0:
                 drain_eventfd(control.kick)
         elif quiet > QUIET_ROUNDS:
             yield_core()
+
+
+@compiled
+def run_round(state, now, look):  # type: ignore[no-untyped-def]
+    """One round, at a time `now` in ns that the caller names; see `_round`. What a simulation or a test drives."""
+    return _round(state, now, look)
 
 
 def warm_up() -> None:

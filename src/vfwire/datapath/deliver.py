@@ -1,12 +1,21 @@
 """Into one receiver's ring: the queue by RSS, the tag as the receiver wants it, as many buffers as it takes.
 
-(82599 datasheet 7.1.2 RSS, 7.1.6 descriptors, 7.4.4 VLAN strip.) A full or disabled ring is a counted drop, never a wait.
+(82599 datasheet 7.1.2 RSS, 7.1.6 descriptors, 7.4.4 VLAN strip.) A full or disabled ring is a counted drop, never a
+wait.
 """
 
 from vfwire.datapath.dma import stop_function
 from vfwire.datapath.interrupts import note_cause
 from vfwire.datapath.ixgbevf_queues import buffer_address, rx_publish, rx_room
-from vfwire.datapath.packet import IP_BAD, IP_GOOD, L4_BAD, L4_GOOD, packet_type, parse_prefix, receive_checksum_status
+from vfwire.datapath.packet import (
+    IP_BAD,
+    IP_GOOD,
+    L4_BAD,
+    L4_GOOD,
+    packet_type,
+    parse_prefix,
+    receive_checksum_status,
+)
 from vfwire.datapath.rss import rss_hash
 from vfwire.datapath.segment import gather_copy
 from vfwire.datapath.state import QUEUES, RETA_ENTRIES, Drop
@@ -89,7 +98,7 @@ def _checksum_bits(found):  # type: ignore[no-untyped-def]
 
 @inlined
 def _fill_buffers(state, function, inbox, header, header_length, total, word0, status, tag_field):  # type: ignore[no-untyped-def]
-    """Write the frame into as many buffers as it takes, each with its descriptor. False: a bad one stopped the function."""
+    """Write the frame into the buffers it takes, each with its descriptor. False: a bad one stopped the receiver."""
     good = state.in_hand[0].good
     position = 0
     while position < total:
@@ -113,15 +122,13 @@ def _fill_buffers(state, function, inbox, header, header_length, total, word0, s
 
 
 @inlined
-def _refusal(state, function, number, total, longest):  # type: ignore[no-untyped-def]
-    """-1, or why `function` cannot take a frame of `total` bytes in its queue `number` now."""
-    room = rx_room(state, function, number)
+def _refusal(inbox, room, total, longest):  # type: ignore[no-untyped-def]
+    """-1, or why a frame of `total` bytes cannot go into a queue that has `room` descriptors (-1: not enabled)."""
     if room < 0:
         return DISABLED
     if total > longest:
         return TOO_LONG
-    size = state.rx[function * QUEUES + number].buffer_bytes
-    if (total + size - 1) // size > room:
+    if (total + inbox.buffer_bytes - 1) // inbox.buffer_bytes > room:
         return NO_ROOM
     return -1
 
@@ -138,13 +145,14 @@ def deliver(state, function):  # type: ignore[no-untyped-def]
     kind, l2, l3, _, _, _ = parse_prefix(header, header_length, header_length + hand.count)
     number, value, rss_type = _queue_and_hash(state, function, header, kind, l2, l3)
     inbox = state.rx[function * QUEUES + number]
+    room = rx_room(state, function, number)
     group = read64(header) & 1
     if tag and not inbox.strip_vlan:
         header = _tag_put_back(header, header_length, tag)
         header_length += VLAN_BYTES
         longest += VLAN_BYTES
     total = header_length + hand.count
-    cause = _refusal(state, function, number, total, longest)
+    cause = _refusal(inbox, room, total, longest)
     if cause >= 0:
         state.drops[function, cause] += 1
         return

@@ -16,7 +16,7 @@ def hits(queue, start, length):  # type: ignore[no-untyped-def]
 
 @inlined
 def find_map(state, function, queue, start, length, writable):  # type: ignore[no-untyped-def]
-    """Look for the map that holds [start, start + length) and remember it in the queue. False, counted, if there is none."""
+    """Find the map that holds [start, start + length) and remember it in the queue. False, counted: none does."""
     first = function * MAPS
     for row in range(first, first + MAPS):
         entry = state.maps[row]

@@ -34,6 +34,8 @@ def raise_due(state, function, now):  # type: ignore[no-untyped-def]
         if not due & bit:
             continue
         vector = state.vectors[function * VECTORS + number]
+        if vector.eventfd < 0:  # nobody listens yet: the cause stays until somebody does, or reads it
+            continue
         if now < vector.next_ns:
             held |= bit
             continue
@@ -44,10 +46,9 @@ def raise_due(state, function, now):  # type: ignore[no-untyped-def]
             fetch_and64(address + MASK_AT, ~bit)
         elif not record.auto_clear & bit:
             fetch_and64(address + CAUSES_AT, ~bit)
-        if vector.eventfd >= 0:
-            signal_eventfd(vector.eventfd)
-            vector.raised += 1
-            sent += 1
+        signal_eventfd(vector.eventfd)
+        vector.raised += 1
+        sent += 1
     record.pending = held
     record.interrupts += sent
     return sent

@@ -14,7 +14,6 @@ from vfwire.datapath.state import QUEUES, Drop
 from vfwire.layouts.ixgbe_descriptors import (
     RXD_ERR_IPE,
     RXD_PKTTYPE_IPV4,
-    RXD_PKTTYPE_TCP,
     RXD_PKTTYPE_UDP,
     RXD_STAT_DD,
     RXD_STAT_EOP,
@@ -68,7 +67,9 @@ def ipv4_status(address, length, word1):  # type: ignore[no-untyped-def]
         packet_type |= RXD_PKTTYPE_UDP
     elif protocol == 6:
         return -1, 0
-    total = (first & _LOW32) + ((first >> 32) & _LOW32) + (second & _LOW32) + ((second >> 32) & _LOW32) + third
+    total = (
+        (first & _LOW32) + ((first >> 32) & _LOW32) + (second & _LOW32) + ((second >> 32) & _LOW32) + third
+    )
     if fold(total) == 0xFFFF:
         return packet_type, RXD_STAT_IPCS
     return packet_type, RXD_STAT_IPCS | RXD_ERR_IPE
@@ -97,13 +98,12 @@ def plain_burst(state, function, number, pending, credit, metered):  # type: ign
     key0, key1 = queue.key0, queue.key1
     ring, head, size = queue.ring, queue.head, queue.size
     start, end, delta = queue.map_start, queue.map_end, queue.map_delta
-    in_ring, in_head, in_tail, in_size = inbox.ring, inbox.head, inbox.tail, inbox.size
-    if rx_room(state, to, 0) < 0:
+    if target.rss or not target.dma or rx_room(state, to, 0) < 0:  # a guest changes these without a word
         return 0, credit, 0
     in_ring, in_head, in_tail, in_size = inbox.ring, inbox.head, inbox.tail, inbox.size
     longest = min(inbox.buffer_bytes, target.max_frame)
     is_ipv4 = (key1 >> 32) & 0xFFFF == IPV4_IN_KEY1
-    taken, moved, dropped, total, asked = 0, 0, 0, 0, 0
+    taken, moved, dropped, total, lost, asked = 0, 0, 0, 0, 0, 0
     while taken < pending and credit > 0:
         entry = ring + head * 16
         word1 = load64(entry + 8)
@@ -128,8 +128,12 @@ def plain_burst(state, function, number, pending, credit, metered):  # type: ign
             if rx_room(state, to, 0) < 0:
                 break
             in_ring, in_head, in_tail, in_size = inbox.ring, inbox.head, inbox.tail, inbox.size
+            longest = min(inbox.buffer_bytes, target.max_frame)
+            if length > longest:
+                break
         if in_head == in_tail:
             dropped += 1
+            lost += length
         else:
             in_entry = in_ring + in_head * 16
             buffer = buffer_address(state, to, inbox, load64(in_entry), longest, 1)
@@ -157,17 +161,25 @@ def plain_burst(state, function, number, pending, credit, metered):  # type: ign
         rx_publish(inbox)
         if moved:
             note_cause(state, to, target.rx_vector[0])
-    _count(state, function, queue, to, inbox, taken, moved, dropped, total)
+    _count(state, function, queue, to, inbox, taken, moved, dropped, total, lost)
     return taken, credit, asked
 
 
 @inlined
-def _count(state, function, queue, to, inbox, taken, moved, dropped, total):  # type: ignore[no-untyped-def]
+def _count(state, function, queue, to, inbox, taken, moved, dropped, total, lost):  # type: ignore[no-untyped-def]
+    """total: bytes moved. lost: bytes of the frames that were dropped."""
     sender, target = state.functions[function], state.functions[to]
     queue.frames += taken
-    queue.bytes += total
+    queue.bytes += total + lost
     sender.tx_frames += taken
-    sender.tx_bytes += total
+    sender.tx_bytes += total + lost
+    card = state.cards[sender.card]
+    if target.card == sender.card:
+        card.loopback += taken
+    else:
+        card.link_frames += taken
+        card.link_bytes += total + lost
+        state.cards[target.card].link_in_frames += taken
     target.rx_frames += moved
     target.rx_bytes += total
     target.copied += total

@@ -7,11 +7,26 @@ through every check, and what it found is remembered for the fast path (ixgbevf_
 from vfwire.datapath.dma import stop_function
 from vfwire.datapath.ixgbevf_queues import buffer_address
 from vfwire.datapath.rate import wire_cost
-from vfwire.datapath.route import HEADER_BYTES, MAC_MASK, choose_targets, hand_out, pick_up, take_tag_out
+from vfwire.datapath.route import (
+    HEADER_BYTES,
+    MAC_MASK,
+    VLAN_TYPE,
+    choose_targets,
+    hand_out,
+    pick_up,
+    take_tag_out,
+)
 from vfwire.datapath.segment import fill_checksums, segment_fields, segment_header, valid_offload
 from vfwire.datapath.state import GATHER, QUEUES, Drop
 from vfwire.datapath.switch import pools_of_mac
-from vfwire.layouts.ethernet import ETHERNET_BYTES, PROTOCOL_TCP, PROTOCOL_UDP, VLAN_BYTES, VLAN_ID_MASK
+from vfwire.layouts.ethernet import (
+    ETHERNET_BYTES,
+    ETHERNET_TYPE,
+    PROTOCOL_TCP,
+    PROTOCOL_UDP,
+    VLAN_BYTES,
+    VLAN_ID_MASK,
+)
 from vfwire.layouts.ixgbe_descriptors import (
     CTXD_IPLEN_MASK,
     CTXD_MACLEN_MASK,
@@ -117,6 +132,8 @@ def _allowed(state, function, tagged):  # type: ignore[no-untyped-def]
         return LINK_IS_DOWN
     if record.port_vlan and tagged:
         return VLAN
+    if hand.tag == 0 and read16(hand.header + ETHERNET_TYPE) == VLAN_TYPE:
+        return VLAN  # a tag of zeros before another one, or one that is cut off: it would pass as untagged
     if record.spoof_check:
         source = read32(hand.header + 6) | (read16(hand.header + 10) << 32)
         if not (pools_of_mac(state, record.card, source) >> record.pool) & 1:
@@ -135,7 +152,7 @@ def _remember(state, queue):  # type: ignore[no-untyped-def]
     target = state.functions[to]
     if hand.targets != 1 or target.port_vlan or target.rss or not target.link_up or not target.dma:
         return
-    if read64(hand.header) & 1:
+    if read64(hand.header) & 1 or (hand.link and state.cards[target.card].ring_out):
         return
     queue.key0 = read64(hand.header)
     queue.key1 = read64(hand.header + 8) & MAC_MASK
@@ -254,7 +271,7 @@ def _transmit(state, function, queue, word, entries, total, link_credit):  # typ
 
 @inlined
 def take_descriptors(state, function, number, pending, link_credit):  # type: ignore[no-untyped-def]
-    """One context or one frame off the ring. Returns (descriptors taken, wire cost, cost on the link, completion asked).
+    """One context or frame off the ring. Returns (descriptors taken, wire cost, cost on the link, completion asked).
 
     0 taken: the frame is not whole yet, the link has no credit for it, or the function was stopped.
     """

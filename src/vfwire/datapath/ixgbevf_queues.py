@@ -1,8 +1,8 @@
-"""Rings of an 82599 VF: taken over from the registers that the guest writes, and let go (82599 datasheet 7.1.9, 7.2.3.5).
+"""Rings of an 82599 VF: taken over from registers that the guest writes, and let go (82599 datasheet 7.1.9, 7.2.3.5).
 
 The queue registers lie in pages that the guest maps: writing them is not seen as it happens, so the loop compares. A
-ring is latched when its ENABLE bit is found set, and again when the head in the register is not the one that the loop
-left there: then the driver has set the ring up anew between two looks.
+ring is latched when its ENABLE bit is found set, and again when the registers are not as the loop took them over, or
+left them (the head): then the driver has set the ring up anew between two looks.
 """
 
 from vfwire.datapath.dma import find_map, hits, stop_function
@@ -26,7 +26,7 @@ from vfwire.layouts.ixgbevf import (
     VFTXDCTL,
 )
 from vfwire.memory.compiled import inlined
-from vfwire.memory.words import load32, store32
+from vfwire.memory.words import load32, load64, store32
 
 # Offsets within a queue's register block; the receive and the transmit block have the same shape.
 BASE = 0x00
@@ -45,12 +45,30 @@ BAD_DESCRIPTOR = int(Drop.BAD_DESCRIPTOR)
 
 
 @inlined
+def _changed(queue, registers):  # type: ignore[no-untyped-def]
+    """The registers tell of another ring, or of another place in it, than the loop has."""
+    return (
+        load32(registers + HEAD) != queue.head
+        or load64(registers + BASE) & ~0x7F != queue.base
+        or load32(registers + LENGTH) & ~0x7F != queue.size * DESCRIPTOR_SIZE
+    )
+
+
+@inlined
+def _buffer_bytes(registers):  # type: ignore[no-untyped-def]
+    """The size of receive buffers; 0 stands for the datasheet's value after reset."""
+    size = load32(registers + SRRCTL) & SRRCTL_BSIZEPKT_MASK & 0x1F
+    return size * SRRCTL_BSIZEPKT_UNIT if size else 2 * SRRCTL_BSIZEPKT_UNIT
+
+
+@inlined
 def _latch(state, function, queue, registers):  # type: ignore[no-untyped-def]
     """Take over base, length and head. A ring that is not wholly in writable guest memory stops the function."""
-    base = (load32(registers + BASE) & ~0x7F) | (load32(registers + BASE + 4) << 32)
+    base = load64(registers + BASE) & ~0x7F
     length = load32(registers + LENGTH) & ~0x7F
     head = load32(registers + HEAD)
     queue.registers = registers
+    queue.base = base
     queue.size = length // DESCRIPTOR_SIZE
     if length == 0 or length > LONGEST_RING or head >= queue.size:
         stop_function(state, function, BAD_DESCRIPTOR)
@@ -59,7 +77,6 @@ def _latch(state, function, queue, registers):  # type: ignore[no-untyped-def]
     if not find_map(state, function, queue, base, length, 1):
         stop_function(state, function, BAD_DMA)
         return False
-    queue.base = base
     queue.ring = base + queue.map_delta
     queue.head = head
     queue.on = 1
@@ -79,10 +96,7 @@ def latch_tx(state, function, number):  # type: ignore[no-untyped-def]
 def latch_rx(state, function, number):  # type: ignore[no-untyped-def]
     queue = state.rx[function * QUEUES + number]
     registers = state.functions[function].pages + VFRDBAL + number * QUEUE_STRIDE
-    size = (load32(registers + SRRCTL) & SRRCTL_BSIZEPKT_MASK & 0x1F) * SRRCTL_BSIZEPKT_UNIT
-    if size == 0:
-        size = 2 * SRRCTL_BSIZEPKT_UNIT  # the datasheet's value after reset
-    queue.buffer_bytes = size
+    queue.buffer_bytes = _buffer_bytes(registers)
     queue.strip_vlan = 1 if load32(registers + CONTROL) & RXDCTL_VME else 0
     if not _latch(state, function, queue, registers):
         return False
@@ -101,7 +115,7 @@ def tx_tail(state, function, number):  # type: ignore[no-untyped-def]
     if not load32(registers + CONTROL) & ENABLE:
         queue.on = 0
         return -1
-    if load32(registers + HEAD) != queue.head and not latch_tx(state, function, number):
+    if _changed(queue, registers) and not latch_tx(state, function, number):
         return -1
     tail = load32(registers + TAIL)
     if tail >= queue.size:
@@ -117,10 +131,13 @@ def rx_room(state, function, number):  # type: ignore[no-untyped-def]
     if not queue.on:
         return -1
     registers = queue.registers
-    if not load32(registers + CONTROL) & ENABLE:
+    control = load32(registers + CONTROL)
+    if not control & ENABLE:
         queue.on = 0
         return -1
-    if load32(registers + HEAD) != queue.head and not latch_rx(state, function, number):
+    queue.strip_vlan = 1 if control & RXDCTL_VME else 0
+    changed = _changed(queue, registers) or _buffer_bytes(registers) != queue.buffer_bytes
+    if changed and not latch_rx(state, function, number):
         return -1
     tail = load32(registers + TAIL)
     if tail >= queue.size:

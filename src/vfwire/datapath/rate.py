@@ -2,13 +2,15 @@
 
 Ethernet counts the frame, its FCS, preamble and gap (layouts/ethernet.py). A sender out of credit waits in its
 ring, as at a hardware scheduler; nothing is dropped. The credit that can pile up while nothing is sent is bounded by
-BURST_NS, which is also how long the loop may be away from its core before a line at full rate loses time.
+BURST_NS, which is also how long the loop may be away from its core before a line at full rate loses time. A frame is
+sent while there is any credit, so one that is long at a low rate leaves a debt: all the time that passes pays it off.
 """
 
 from vfwire.layouts.ethernet import WIRE_OVERHEAD_BYTES
 from vfwire.memory.compiled import inlined
 
 BURST_NS = 50_000
+LONGEST_NS = 10_000_000  # of time that counts at once: with rates of up to 400 Gbps it stays far below 2**63
 PLENTY = 1 << 62
 
 
@@ -20,8 +22,8 @@ def top_up(record, now):  # type: ignore[no-untyped-def]
     passed = now - record.credit_ns
     record.credit_ns = now
     most = record.rate_bps * BURST_NS
-    if passed > BURST_NS:
-        passed = BURST_NS
+    if passed > LONGEST_NS:
+        passed = LONGEST_NS
     credit = record.credit + passed * record.rate_bps
     if credit > most:
         credit = most

@@ -72,22 +72,23 @@ def choose_targets(state, card, pool):  # type: ignore[no-untyped-def]
     hand.targets = 0
     hand.link = 0
     to = read64(hand.header) & MAC_MASK
-    pools = destinations(state, card, pool, to, hand.tag)
+    pools, known = destinations(state, card, pool, to, hand.tag)
     _add_targets(state, card, pools)
     record = state.cards[card]
     if pool == FROM_UPLINK:
         if pools == 0:
             record.unknown += 1
         return
-    if (to & 1 or pools == 0) and (record.peer >= 0 or record.ring_out):
+    if not known and (record.peer >= 0 or record.ring_out):
         hand.link = 1
         if record.peer >= 0 and record.link_up:
-            _add_targets(state, record.peer, destinations(state, record.peer, FROM_UPLINK, to, hand.tag))
+            pools, _ = destinations(state, record.peer, FROM_UPLINK, to, hand.tag)
+            _add_targets(state, record.peer, pools)
 
 
 @inlined
 def hand_out(state, function):  # type: ignore[no-untyped-def]
-    """Copy the frame in hand to every target, and to the link's other process. function: the sender, -1 for the link."""
+    """Copy the frame in hand to all targets, and to the link's other process. function: the sender, -1 for the link."""
     hand = state.in_hand[0]
     for number in range(hand.targets):
         deliver(state, state.targets[number])
@@ -133,7 +134,8 @@ def from_link(state, card):  # type: ignore[no-untyped-def]
     state.gather[0, 0] = address
     state.gather[1, 0] = length
     pick_up(state, 1, length)
-    state.in_hand[0].tag = tag
+    if tag or not take_tag_out(state):
+        state.in_hand[0].tag = tag
     choose_targets(state, card, FROM_UPLINK)
     record.link_in_frames += 1
     return after

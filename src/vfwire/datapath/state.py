@@ -1,4 +1,4 @@
-"""All that the card's compiled loop knows, as record arrays: the door between a device's control side and its data path.
+"""All that the card's compiled loop knows, as record arrays: the door between a device's control side and data path.
 
 Control code (devices/) changes anything here only while the loop is parked (devices/engine.py), except the four
 interrupt words of a function, which both sides change by atomic operations, and counters, which it only reads.
@@ -30,7 +30,7 @@ NOWHERE = -1
 
 
 class Drop(IntEnum):
-    """Why a frame did not arrive. Counted at the function that is to blame: the sender's, or the receiver's for NO_RX_*."""
+    """Why a frame did not arrive. Counted at who is to blame: the sender, or the receiver for NO_RX_*."""
 
     NO_RX_DESCRIPTOR = 0
     RX_DISABLED = 1
@@ -79,6 +79,7 @@ CONTROL = np.dtype(
         ("header", "i8"),  # scratch: private bytes for the headers of the frame in hand
         ("fault_function", "i8"),  # last function stopped for a fault; -1 for none (control logs it)
         ("started", "i8"),  # 1 once the loop runs
+        ("waiting", "i8"),  # 1 while somebody has frames to send and no credit: the loop does not nap then
     ],
     align=True,
 )
@@ -129,7 +130,10 @@ FUNCTION = np.dtype(
         ("max_frame", "i8"),  # bytes without FCS that it takes (tagged frames 4 more)
         ("all_multicast", "i8"),
         ("promiscuous", "i8"),
-        ("rss", "i8"),  # RSS_* types (datapath/rss.py) that are hashed and spread over rx_queues; 0: one queue
+        (
+            "rss",
+            "i8",
+        ),  # RSS_* types (datapath/rss.py) that are hashed and spread over rx_queues; 0: one queue
         ("rate_bps", "i8"),  # the lower of line rate and max_tx_rate; 0 when lifted
         ("credit", "i8"),
         ("credit_ns", "i8"),
@@ -234,14 +238,18 @@ class CardState(Tables):
     maps: Any
     mac_keys: NDArray[np.int64]  # (cards, MAC_ROWS): MAC + 1 << 48, 0 where empty
     mac_pools: NDArray[np.int64]  # (cards, MAC_ROWS): bit mask of pools
-    vlan_pools: NDArray[np.int64]  # (cards, 4096): bit mask of pools; row 0 is "untagged and not in a port VLAN"
+    vlan_pools: NDArray[
+        np.int64
+    ]  # (cards, 4096): bit mask of pools; row 0 is "untagged and not in a port VLAN"
     multicast: NDArray[np.int64]  # (functions, MULTICAST_WORDS): hash bits
     toeplitz: NDArray[np.int64]  # (cards, TOEPLITZ_ENTRIES)
     reta: NDArray[np.int64]  # (cards, RETA_ENTRIES)
     drops: NDArray[np.int64]  # (functions, len(Drop))
     in_hand: Any  # the one frame that the general path works on
     targets: NDArray[np.int64]  # (functions,): the functions that get it
-    gather: NDArray[np.int64]  # (2, GATHER): addresses and lengths of its buffers, still in the sender's memory
+    gather: NDArray[
+        np.int64
+    ]  # (2, GATHER): addresses and lengths of its buffers, still in the sender's memory
 
     columns: ClassVar[dict[str, tuple[np.dtype[Any], int]]] = {
         "control": (CONTROL, 0),

@@ -36,7 +36,7 @@ def pools_of_mac(state, card, mac):  # type: ignore[no-untyped-def]
 
 @inlined
 def multicast_hash(mac):  # type: ignore[no-untyped-def]
-    """Bits 47:36 of the address: the 12-bit vector of filter type 0 (82599 datasheet 8.2.3.7.7, MTA; MCSTCTRL.MO 00)."""
+    """Bits 47:36 of the address: the vector of filter type 0 (82599 datasheet 8.2.3.7.7, MTA; MCSTCTRL.MO 00)."""
     return (((mac >> 32) & 0xFF) >> 4) | (((mac >> 40) & 0xFF) << 4)
 
 
@@ -51,22 +51,26 @@ def _wants_group(state, function, mac):  # type: ignore[no-untyped-def]
 
 @inlined
 def destinations(state, card, sender_pool, mac, vlan):  # type: ignore[no-untyped-def]
-    """The mask of pools of `card` that take a frame to `mac` in `vlan` (0: untagged). sender_pool: -1 from the uplink."""
+    """(mask of pools of `card` that take a frame to `mac` in `vlan`, whether it is at home there).
+
+    vlan: 0 for untagged. sender_pool: -1 from the uplink. A unicast frame whose address a pool owns stays on the card;
+    all others go to the uplink too: a promiscuous pool listens, and does not hold frames up.
+    """
     record = state.cards[card]
+    allowed = state.vlan_pools[card, vlan & 0xFFF]
+    if sender_pool >= 0:
+        allowed &= ~(1 << sender_pool)
+    pools = 0
     if mac & 1:
-        pools = 0
         for pool in range(record.functions):
             if _wants_group(state, record.first + pool, mac):
                 pools |= 1 << pool
-    else:
-        pools = pools_of_mac(state, card, mac)
-        for pool in range(record.functions):
-            if state.functions[record.first + pool].promiscuous:
-                pools |= 1 << pool
-    pools &= state.vlan_pools[card, vlan & 0xFFF]
-    if sender_pool >= 0:
-        pools &= ~(1 << sender_pool)
-    return pools
+        return pools & allowed, False
+    owners = pools_of_mac(state, card, mac) & allowed
+    for pool in range(record.functions):
+        if state.functions[record.first + pool].promiscuous:
+            pools |= 1 << pool
+    return owners | (pools & allowed), owners != 0
 
 
 @inlined

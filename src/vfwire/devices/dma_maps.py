@@ -5,6 +5,7 @@ the state leads to the memory any more, and only then is it unmapped here.
 """
 
 import errno
+import resource
 from bisect import bisect_left, insort
 from dataclasses import dataclass
 
@@ -19,6 +20,14 @@ from vfwire.memory.shared import SharedMemory
 
 RANGES = 4096  # ranges of one guest, with those that have no descriptor
 _LIMIT = 1 << 63  # the data path's addresses are signed
+
+
+def allow_descriptors() -> None:
+    """Let this process have as many descriptors as it may: each range of each guest takes two, and what one guest
+    uses up must not be missing for the others.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,7 @@ class DmaMaps:
     ) -> None:
         """Remember a range; enter it where it has memory that may be read.
 
+        Memory that the data path cannot use is closed at once: descriptors and mappings are the whole card's.
         Raises ProtocolError: EEXIST for a range that overlaps one, ENOSPC when there are too many, EINVAL.
         The memory is the caller's still when it raises.
         """
@@ -65,9 +75,11 @@ class DmaMaps:
         enter = memory is not None and readable
         if len(self._ranges) >= RANGES or (enter and self.entered >= MAPS):
             raise ProtocolError("too many DMA ranges", errno=errno.ENOSPC)
-        item = _Range(iova, size, memory, enter)
+        item = _Range(iova, size, memory if enter else None, enter)
         if enter:
             self._enter(item, writable)
+        elif memory is not None:
+            memory.close()
         insort(self._starts, iova)
         self._ranges[iova] = item
 

@@ -27,7 +27,9 @@ NAP_NS = 4_000_000
 _POLLIN = 1
 _PARK_SECONDS = 2.0  # the loop answers between two frames; only a starved core takes longer than microseconds
 _STOP_SECONDS = 5.0
-_WATCH_SECONDS = 0.25
+_WATCH_SECONDS = 0.02  # a guest can hold the loop for as long
+_WATCHES_TO_REPORT = 12
+_BLOCKER_SECONDS = 10.0  # for which who did that gets no interrupts
 _EAGER_TRIES = 2000
 _REST = 3  # times as long as it stood still, the loop then runs: guests that ask for changes without end get no more
 _LONGEST_REST_NS = 20_000_000
@@ -71,6 +73,7 @@ class Engine:
         self._watch_end = threading.Event()
         self._watcher: threading.Thread | None = None
         self._reported: dict[int, int] = {}
+        self._blockers: dict[int, float] = {}
 
     def _field(self, name: str) -> int:
         return field_address(self.state.control, 0, name)
@@ -115,21 +118,39 @@ class Engine:
 
     def _watch(self) -> None:
         stuck = StuckLoop(self.state)
+        taken: list[int] = []
+        turn = 0
         while not self._watch_end.wait(_WATCH_SECONDS):
-            self.report_faults()
-            if stuck.standing_still():
-                self._free(stuck)
+            turn += 1
+            report = turn % _WATCHES_TO_REPORT == 0
+            if report:
+                self.report_faults()
+            if stuck.standing_still() or report:  # a thread of the control side can be held, too
+                taken += self._free(stuck)
+            if taken:
+                taken = self._close_parked(taken)
+        self._close_parked(taken)
 
-    def _free(self, stuck: StuckLoop) -> None:
-        taken = stuck.free()
-        if not taken:
-            return
+    def _free(self, stuck: StuckLoop) -> list[int]:
+        found = stuck.free()
+        for function, _ in found:
+            self._blockers[function] = time.monotonic() + _BLOCKER_SECONDS
+        return [fd for _, fd in found]
+
+    def _close_parked(self, fds: list[int]) -> list[int]:
+        """Close what the loop may be writing to. Returns what is still open: another try is needed."""
         try:
             with self.parked():
-                for fd in taken:
+                for fd in fds:
                     os.close(fd)
         except WaitTimeout:
             _log.warning("the card's loop still stands still", exc_info=True)
+            return fds
+        return []
+
+    def blocked_lately(self, function: int) -> bool:
+        """Whether this function's guest has just held the loop by an eventfd: it may not hand in others so soon."""
+        return time.monotonic() < self._blockers.get(function, 0.0)
 
     def report_faults(self) -> list[int]:
         """Log each function that the loop has stopped, once for each fault; returns the newly found ones."""

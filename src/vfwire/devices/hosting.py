@@ -8,6 +8,7 @@ from typing import Any
 
 from vfwire.bus.vfio_user.server import Server
 from vfwire.devices.card import Card
+from vfwire.devices.dma_maps import allow_descriptors
 from vfwire.devices.run_directory import vf_socket
 
 QEMU_MEMORY = (
@@ -31,6 +32,7 @@ class HostedCard:
         self.card = card
         self.directory = directory
         self.servers: list[Server] = []
+        allow_descriptors()
         try:
             for function in card.functions:
                 path = self.socket(function.port.pool if not function.port.host else "host")

@@ -239,6 +239,9 @@ class VirtualFunction82599:
             if index != IrqIndex.MSIX or start < 0 or start + len(eventfds) > regs.MSIX_VECTORS:
                 _close(eventfds)
                 raise ProtocolError("no such interrupt vector", errno=errno.EINVAL)
+            if max(eventfds, default=-1) >= 0 and self._engine.blocked_lately(self._function):
+                _close(eventfds)
+                raise ProtocolError("this guest has just blocked an interrupt of its own", errno=errno.EPERM)
             self._replace_eventfds(start, eventfds)
 
     def _replace_eventfds(self, start: int, eventfds: list[int]) -> None:

@@ -19,9 +19,7 @@ _EVENTFD = "anon_inode:[eventfd]"
 
 
 class StuckLoop:
-    """Looks at the loop from time to time. `free` returns the eventfds it took away, to be closed while
-    parked.
-    """
+    """Looks at the loop from time to time. What `free` took away is to be closed while the loop is parked."""
 
     def __init__(self, state: CardState) -> None:
         self._state = state
@@ -40,8 +38,8 @@ class StuckLoop:
         self._seen = rounds
         return bool(still)
 
-    def free(self) -> list[int]:
-        """Empty every eventfd that would hold the loop, and take it out of the state."""
+    def free(self) -> list[tuple[int, int]]:
+        """Empty every eventfd that would hold its writer, and take it out of the state: (function, eventfd) of each."""
         taken = []
         vectors = self._state.vectors
         for row, fd in enumerate(vectors.eventfd.tolist()):
@@ -56,7 +54,7 @@ class StuckLoop:
                 row % VECTORS,
             )
             empty_eventfd(fd)
-            taken.append(fd)
+            taken.append((row // VECTORS, fd))
         return taken
 
 
