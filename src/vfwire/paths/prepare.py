@@ -1,24 +1,53 @@
 """Compile everything that a run of paths needs, or load it from the cache, before any process is forked."""
 
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
+from vfwire.datapath.card import run_card
 from vfwire.datapath.ixgbevf_driver import ixgbevf_start, ixgbevf_take_back
 from vfwire.datapath.port import POOL, QUEUE
 from vfwire.devices.engine import Engine
+from vfwire.memory.compiled import is_cached
 from vfwire.paths.applications import warm_up_applications
 from vfwire.paths.layer import VirtualizationLayer
+from vfwire.paths.pinning import usable_cores
+
+_COMPILE_CARD = "from vfwire.devices.engine import Engine; Engine.warm_up()"
+
+
+@contextmanager
+def _card_compiled_beside() -> Iterator[None]:
+    """On a fresh machine with a second core: another process compiles the card's loop into the cache meanwhile.
+
+    It takes about as long as all the rest. If that process fails, this one compiles the loop itself afterwards.
+    """
+    if is_cached(run_card) or len(usable_cores()) < 2:
+        yield
+        return
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(
+        [sys.executable, "-c", _COMPILE_CARD], stdin=quiet, stdout=quiet, stderr=quiet
+    ) as process:
+        try:
+            yield
+        except BaseException:
+            process.kill()
+            raise
 
 
 def prepare(progress: Callable[[str], None] | None = None) -> None:
     """All of it: the card, both drivers, the applications, the virtualization layer. `progress` is told each
     part.
     """
+    with _card_compiled_beside():
+        queues, pools = np.zeros(0, QUEUE).view(np.recarray), np.zeros(1, POOL).view(np.recarray)
+        stack = np.zeros(1, np.int64)
+        ixgbevf_start(queues, queues, pools, stack)
+        ixgbevf_take_back(queues, pools, stack)
+        warm_up_applications(progress)
+        VirtualizationLayer.warm_up(progress)
     Engine.warm_up(progress)
-    queues, pools = np.zeros(0, QUEUE).view(np.recarray), np.zeros(1, POOL).view(np.recarray)
-    stack = np.zeros(1, np.int64)
-    ixgbevf_start(queues, queues, pools, stack)
-    ixgbevf_take_back(queues, pools, stack)
-    warm_up_applications(progress)
-    VirtualizationLayer.warm_up(progress)
