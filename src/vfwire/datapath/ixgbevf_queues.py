@@ -128,8 +128,12 @@ def tx_tail(state, function, number):  # type: ignore[no-untyped-def]
 def rx_room(state, function, number):  # type: ignore[no-untyped-def]
     """Look at the tail again: how many receive descriptors there are, or -1 when the queue is not enabled."""
     queue = state.rx[function * QUEUES + number]
-    if not queue.on:
-        return -1
+    record = state.functions[function]
+    if not queue.on:  # enabled since the last scan, perhaps: a frame that comes this early is not lost
+        if record.dma == 0 or not load32(record.pages + VFRXDCTL + number * QUEUE_STRIDE) & ENABLE:
+            return -1
+        if not latch_rx(state, function, number):
+            return -1
     registers = queue.registers
     control = load32(registers + CONTROL)
     if not control & ENABLE:
