@@ -222,6 +222,7 @@ class Card:
                     "queues": self.facts.queues,
                     "in_use": function.attached,
                     "active_mac": format_mac(port.mac),
+                    "mailbox_api": API_NAMES[port.api],
                     "link_up": bool(self.engine.state.functions[port.function].link_up),
                     **port.settings.to_json(),
                 }
