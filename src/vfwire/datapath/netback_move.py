@@ -41,7 +41,7 @@ from vfwire.memory.words import signal_eventfd
 
 FLOOD = NOWHERE
 NOT_AT_ALL = -2  # dropped, and counted
-LEARN_AGAIN_NS = 1_000_000_000
+LEARN_AGAIN_NS = 10_000_000  # an address that keeps coming is learned this often, not with every frame
 # received frames begin at 16 different lines of their pages: at one, they would fight for one cache set
 COLOURS = 15
 LINE = 64

@@ -54,6 +54,18 @@ def jit_disabled() -> bool:
     return bool(config.DISABLE_JIT)
 
 
+def _fields_first(record: np.record, name: str) -> Any:
+    fields = np.void.__getattribute__(record, "dtype").fields
+    if fields is not None and name in fields:
+        return np.void.__getitem__(record, name)
+    return np.void.__getattribute__(record, name)
+
+
+if jit_disabled():
+    # A NumPy record has a `size`, `flags` and `base` of its own, which hide the fields of those names; a Numba
+    # record has fields only. Uncompiled loops are to see what compiled ones see.
+    np.record.__getattribute__ = _fields_first  # type: ignore[method-assign]
+
 if not os.environ.get("NUMBA_CACHE_DIR"):
     config.CACHE_DIR = str(cache_directory())
 

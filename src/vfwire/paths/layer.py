@@ -5,6 +5,7 @@ nothing to do. The other one talks xenbus with frontends (paths/vifs.py); what i
 the first it hands over as a call, and waits.
 """
 
+import contextlib
 import os
 import secrets
 import threading
@@ -99,6 +100,8 @@ class VirtualizationLayer:
         self._stopping = False
         self._finished = threading.Event()
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._wake_lock = threading.RLock()  # `stop` may come from a thread while `run` closes
+        self._events = EdgeWaiter()
         self._vif_of_fd: dict[int, int] = {}
         self._gone = dict.fromkeys(_COUNTERS, 0)
         self._sleeps = 0
@@ -112,16 +115,20 @@ class VirtualizationLayer:
 
         Raises ResourceBusy, PermissionDenied or UsageError when it cannot listen.
         """
-        self.warm_up()
-        listener = Listener(self.listen)
-        events = EdgeWaiter()
-        control = VifControl(self, listener)
         try:
-            events.add(self._wake_fd)
-            if self._uplink_event is not None:
-                events.add(self._uplink_event)
-            self._events = events
-            control.start()
+            self.warm_up()
+            with contextlib.closing(Listener(self.listen)) as listener:
+                self._serve(listener, on_ready)
+        finally:
+            self.close()
+
+    def _serve(self, listener: Listener, on_ready: Callable[[], None] | None) -> None:
+        self._events.add(self._wake_fd)
+        if self._uplink_event is not None:
+            self._events.add(self._uplink_event)
+        control = VifControl(self, listener)
+        control.start()
+        try:
             if on_ready is not None:
                 on_ready()
             self._work()
@@ -130,11 +137,17 @@ class VirtualizationLayer:
             self._run_calls()
             control.stop()
             self._run_calls()
-            events.close()
+
+    def close(self) -> None:
+        """Let go of what a layer has before it runs; `run` does so itself at its end. Safe to call twice."""
+        with self._wake_lock:
+            if self._wake_fd < 0:
+                return
             os.close(self._wake_fd)
             self._wake_fd = -1
-            if self._own_pool is not None:
-                self._own_pool.close()
+        self._events.close()
+        if self._own_pool is not None:
+            self._own_pool.close()
 
     def stop(self) -> None:
         """Let `run` return, soon: it says goodbye to its netfronts first."""
@@ -157,8 +170,9 @@ class VirtualizationLayer:
     def _interrupt(self) -> None:
         """Bring the working thread back to Python, awake."""
         self._host.own[self._stop_index] = 1
-        if self._wake_fd >= 0:
-            os.eventfd_write(self._wake_fd, 1)
+        with self._wake_lock:
+            if self._wake_fd >= 0:
+                os.eventfd_write(self._wake_fd, 1)
 
     @property
     def _stop_index(self) -> int:

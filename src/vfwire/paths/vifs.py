@@ -55,12 +55,11 @@ class VifControl:
         self._thread.start()
 
     def stop(self) -> None:
-        """Close all frontends, with Closing to those that listen, and the socket."""
+        """Close all frontends, with Closing to those that listen."""
         os.eventfd_write(self._quit_fd, 1)
         self._thread.join()
         self._selector.close()
         os.close(self._quit_fd)
-        self._listener.close()
 
     def _run(self) -> None:
         quitting = False

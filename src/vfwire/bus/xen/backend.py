@@ -42,7 +42,7 @@ class Listener:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:
             self._bind()
-            self._inode = path.stat().st_ino
+            self._identity = _identity(path)
         except OSError as error:
             self._socket.close()
             raise _cause(path, error) from error
@@ -86,8 +86,14 @@ class Listener:
         """Stop listening and take the path away, if it is still ours."""
         self._socket.close()
         with contextlib.suppress(OSError):
-            if self.path.stat().st_ino == self._inode:
+            if _identity(self.path) == self._identity:
                 self.path.unlink()
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Tells a socket from its successor at the same path: inode numbers are used again at once, times are not."""
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns
 
 
 def _cause(path: Path, error: OSError) -> VfwireError:

@@ -78,10 +78,16 @@ class XenbusFrontend:
 
     def check(self) -> None:
         """Take what has come. Raises PeerGone when the layer is gone, or closes on us."""
-        while self._take():
-            pass
+        gone: PeerGone | None = None
+        try:
+            while self._take():
+                pass
+        except PeerGone as error:
+            gone = error
         if self.backend_state in (XenbusState.CLOSING, XenbusState.CLOSED):
             raise PeerGone(self.backend.get("error", f"the layer at {self.name} closes the connection"))
+        if gone is not None:
+            raise gone
 
     def fileno(self) -> int:
         return self._channel.fileno()
