@@ -49,7 +49,7 @@ def _changed(queue, registers):  # type: ignore[no-untyped-def]
     """The registers tell of another ring, or of another place in it, than the loop has."""
     return (
         load32(registers + HEAD) != queue.head
-        or load64(registers + BASE) & ~0x7F != queue.base
+        or load64(registers + BASE) & ~0x7F != queue.ring_iova
         or load32(registers + LENGTH) & ~0x7F != queue.size * DESCRIPTOR_SIZE
     )
 
@@ -68,7 +68,7 @@ def _latch(state, function, queue, registers):  # type: ignore[no-untyped-def]
     length = load32(registers + LENGTH) & ~0x7F
     head = load32(registers + HEAD)
     queue.registers = registers
-    queue.base = base
+    queue.ring_iova = base
     queue.size = length // DESCRIPTOR_SIZE
     if length == 0 or length > LONGEST_RING or head >= queue.size:
         stop_function(state, function, BAD_DESCRIPTOR)

@@ -185,7 +185,7 @@ def _collect(queue, pool, stack):  # type: ignore[no-untyped-def]
 @inlined
 def _is_sendable(pool, frame):  # type: ignore[no-untyped-def]
     """One buffer, inside one page, of a length that the ring can say; nothing asked for that Xen has not."""
-    offset = (frame.address - pool.base) & (PAGE_BYTES - 1)
+    offset = (frame.address - pool.first) & (PAGE_BYTES - 1)
     return frame.length >= _SHORTEST and offset + frame.length <= PAGE_BYTES and frame.flags & _NOT_XENS == 0
 
 

@@ -70,7 +70,7 @@ POOL = np.dtype(
         ("stride", "i8"),  # from one buffer to the next
         ("reciprocal", "i8"),  # of the stride: see `buffer_of`
         ("headroom", "i8"),  # bytes before a received frame's first byte
-        ("base", "i8"),  # address of buffer 0
+        ("first", "i8"),  # address of buffer 0 (a field named "base" would be hidden by NumPy's own)
         ("failed", "i8"),  # allocations that found the pool empty
     ],
     align=True,
@@ -100,7 +100,7 @@ def reciprocal_of(stride: int) -> int:
 @inlined
 def buffer_of(pool, address):  # type: ignore[no-untyped-def]
     """The first byte of the buffer that `address` lies in: a division, by a multiplication."""
-    return pool.base + (((address - pool.base) * pool.reciprocal) >> RECIPROCAL_SHIFT) * pool.stride
+    return pool.first + (((address - pool.first) * pool.reciprocal) >> RECIPROCAL_SHIFT) * pool.stride
 
 
 @inlined

@@ -156,7 +156,7 @@ TX_QUEUE = np.dtype(
     [
         ("on", "i8"),
         ("registers", "i8"),  # address of its register block
-        ("base", "i8"),  # I/O address of the ring, as latched
+        ("ring_iova", "i8"),  # I/O address of the ring, as latched
         ("ring", "i8"),  # its address here
         ("size", "i8"),
         ("head", "i8"),
@@ -177,7 +177,7 @@ RX_QUEUE = np.dtype(
     [
         ("on", "i8"),
         ("registers", "i8"),
-        ("base", "i8"),
+        ("ring_iova", "i8"),
         ("ring", "i8"),
         ("size", "i8"),
         ("head", "i8"),

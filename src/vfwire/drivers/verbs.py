@@ -47,7 +47,7 @@ class Pool:
         words.free = words.buffers = count
         words.buffer_bytes, words.stride, words.headroom = buffer_bytes, stride, headroom
         words.reciprocal = reciprocal_of(stride)
-        words.base = self.memory.address
+        words.first = self.memory.address
         self.buffer_bytes = buffer_bytes
         self.stride = stride
         self._reserved = buffers
