@@ -53,7 +53,10 @@ class Bench:
     def nic(self, card: Card, vf: int, *, mtu: int = 1500) -> Ixgbevf:
         function = VfioUserFunction(self.directory / card.name / f"vf{vf}.sock")
         pool = self.stack.enter_context(Pool(1024))
-        return self.stack.enter_context(Ixgbevf.open(function, pool, ring_size=256, mtu=mtu))
+        nic = self.stack.enter_context(Ixgbevf.open(function, pool, ring_size=256, mtu=mtu))
+        nic.receive(burst(1))  # compiled outside of any bounded wait
+        nic.transmit(burst(1), 0)
+        return nic
 
 
 @pytest.fixture
