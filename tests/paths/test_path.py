@@ -19,7 +19,10 @@ from vfwire.paths.prepare import prepare
 from vfwire.paths.process import Family, wait_exit
 
 KINDS = [DefaultPath, EnhancedPath]
-FRAMES = [bytes([2, 0, 0, 0, 1, number % 3]) + os.urandom(54 + 13 * number % 1400) for number in range(100)]
+FRAMES = [
+    bytes([2, 0, 0, 0, 1, number % 3, 2, 0, 0, 0, 1, (number + 1) % 3]) + os.urandom(48 + 13 * number % 1400)
+    for number in range(100)
+]
 
 
 @contextmanager

@@ -43,6 +43,7 @@ APP = np.dtype(
         ("flows", "i8"),  # a power of two
         ("first", "i8"),  # sequence number of the first frame, a multiple of `flows`
         ("spin", "i8"),  # empty rounds before each sched_yield
+        ("turn", "i8"),  # frames after which the core is offered to others all the same; 0: never
         ("deadline_ns", "i8"),  # of CLOCK_MONOTONIC; 0 for none
         ("quiet_ns", "i8"),  # a receiver told to stop ends after as long without a frame; 0: only by STOP 2
         ("templates", "i8"),  # address of flows * 64 bytes: what is sent

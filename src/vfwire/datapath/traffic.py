@@ -202,7 +202,7 @@ def run_stream(rx, tx, pools, stack, rx_frames, tx_frames, apps, senders, sinks)
     """
     app, sender, sink, pool = apps[0], senders[0], sinks[0], pools[0]
     sending = app.send != 0
-    idle, rounds, last_ns = 0, 0, clock_ns()
+    idle, rounds, since_yield, last_ns = 0, 0, 0, clock_ns()
     store64(app.board + PHASE, RUNNING)
     while True:
         stop = load64(app.board + STOP)
@@ -220,11 +220,16 @@ def run_stream(rx, tx, pools, stack, rx_frames, tx_frames, apps, senders, sinks)
         if worked:
             idle = 0
             rounds += 1
+            since_yield += worked
+            if app.turn and since_yield >= app.turn:
+                since_yield = 0
+                yield_core()
             if (rounds & 63) and not (stop and app.quiet_ns):
                 continue
         else:
             idle += 1
             if idle > app.spin:
+                since_yield = 0
                 yield_core()
         if stop > 1:
             break

@@ -26,6 +26,7 @@ from vfwire.paths.board import Board
 from vfwire.paths.flow import Station, swapped, templates
 
 SPIN = 4  # empty rounds before the core is offered to others
+TURN_SHARE = 2  # quarters of a ring after which a sender lets a receiver on the same core have its turn
 _BACKLOG = 1024  # frames that a late sender may catch up with at once
 
 
@@ -116,7 +117,7 @@ def stream(
     app.board = board.address
     app.send, app.check, app.full = int(options.send), int(options.check), int(options.every_byte)
     app.length, app.rate_pps, app.count = options.frame_bytes, options.rate_pps, options.count
-    app.backlog, app.spin = _BACKLOG, options.spin
+    app.backlog, app.spin, app.turn = _BACKLOG, options.spin, int(driver.tx["size"][0]) * TURN_SHARE // 4
     app.flows, app.first = options.flows, options.first
     app.deadline_ns, app.quiet_ns = _deadline(options.seconds), int(options.quiet_seconds * 1e9)
     app.templates = kept.address(templates(near, far, options.frame_bytes, options.flows))

@@ -12,6 +12,7 @@ from typing import Any
 from vfwire.bus.vfio_user.client import VfioUserFunction
 from vfwire.bus.vfio_user.server import Server
 from vfwire.devices.card import Card, functions_of
+from vfwire.devices.dma_maps import allow_descriptors
 from vfwire.devices.engine import Engine
 from vfwire.drivers.ixgbevf import Ixgbevf
 from vfwire.drivers.netfront import Netfront
@@ -27,6 +28,7 @@ from vfwire.paths.pinning import pin
 from vfwire.paths.replay import Addresses, addresses_of
 
 HOST = "host"
+SPIN_NS = 500_000  # of a layer before it sleeps: to arm the card's interrupt and wake costs it half as much
 _READY_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ class CardRole:
 
     def do_open(self, line_rate_bps: int | None, name: str) -> list[dict[str, str]]:
         """Build, link, serve. Returns, for each card, its sockets by function ("0", "1", …, "host")."""
+        allow_descriptors()
         for number in range(self._count):
             self._cards.append(
                 Card(
@@ -79,10 +82,11 @@ class CardRole:
         self._cards[card].change(function, changes)
 
     def do_count(self) -> dict[str, Any]:
+        """What the functions in use have counted: a broadcast's copy for a VF without a driver is nobody's loss."""
         total: dict[str, Any] = {"copied": 0, "notified": 0, "traps": 0, "drops": {}}
         for card in self._cards:
-            counted = card.counters()
-            for function in counted["vfs"].values():
+            for used in (function for function in card.functions if function.attached):
+                function = card.function_counters(used)
                 total["copied"] += function["copied"]
                 total["notified"] += function["interrupts"]
                 total["traps"] += function["traps"]
@@ -127,7 +131,15 @@ class LayerRole:
             nic.mailbox.set_cast_mode(XCAST_MODE_PROMISC)
             for vlan in vlans:
                 nic.mailbox.add_vlan(vlan)
-        self._layer = VirtualizationLayer(self._listen, self._uplink, cap_bps, learning=learning)
+        self._layer = VirtualizationLayer(
+            self._listen,
+            self._uplink,
+            cap_bps,
+            uplink_event=self._uplink.enable_receive_events() if self._uplink else None,
+            uplink_arm=self._uplink.arm_receive_events if self._uplink else None,
+            spin_ns=SPIN_NS,
+            learning=learning,
+        )
         ready = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(self._layer, ready), name="vfwire-layer")
         self._thread.start()
