@@ -96,8 +96,8 @@ def _note(results: Results, contender: str, number: int, figures: Figures) -> No
         values.append(figures.get(name))
 
 
-def records_of(arguments: Sequence[str], timeout: float) -> list[dict[str, Any]]:
-    """Run a command that prints one JSON object with "records" (or "paths") and give that list.
+def run_json(arguments: Sequence[str], timeout: float) -> dict[str, Any]:
+    """Run a command that prints one JSON object and give it.
 
     Raises UnsupportedMachine when it says so by its exit code, WaitTimeout past `timeout` seconds, VfwireError with
     its last line otherwise.
@@ -114,7 +114,13 @@ def records_of(arguments: Sequence[str], timeout: float) -> list[dict[str, Any]]
         line = (err.strip().splitlines() or ["no message"])[-1]
         kind = UnsupportedMachine if process.returncode == UnsupportedMachine.exit_code else VfwireError
         raise kind(line)
-    answer = json.loads(out)
+    answer: dict[str, Any] = json.loads(out)
+    return answer
+
+
+def records_of(arguments: Sequence[str], timeout: float) -> list[dict[str, Any]]:
+    """The list under "records" (or "paths") of what `run_json` gives."""
+    answer = run_json(arguments, timeout)
     records: list[dict[str, Any]] = answer["records"] if "records" in answer else answer["paths"]
     return records
 

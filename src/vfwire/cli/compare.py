@@ -54,7 +54,7 @@ def _run(steps: Steps, *, as_json: bool, plot_to: Path | None, **options: Any) -
         check_plot(plot_to)
     path_options, plan, run = _plan(**options)
     with _ended_by_sigterm():
-        records = _measure(steps, path_options, plan)
+        records, run["first_packet_s"] = _measure(steps, path_options, plan)
         steps.note("the machine")
         machine = describe_machine()
     if plot_to is not None:
@@ -119,7 +119,12 @@ def _flows(queues: int) -> int:
     return 1 if queues == 1 else 64
 
 
-def _measure(steps: Steps, options: "PathOptions", plan: "ComparePlan") -> "list[PathRecord]":
+def _measure(
+    steps: Steps, options: "PathOptions", plan: "ComparePlan"
+) -> "tuple[list[PathRecord], float | None]":
+    """The records, and the seconds from this process's start until the first packet arrived."""
+    import psutil
+
     from vfwire.measure import compare as comparison
     from vfwire.paths.default import DefaultPath
     from vfwire.paths.enhanced import EnhancedPath
@@ -133,7 +138,9 @@ def _measure(steps: Steps, options: "PathOptions", plan: "ComparePlan") -> "list
             steps.note(f"opening the {path.name} path")
             path.open()
         try:
-            return comparison.compare(paths, plan, steps.step)
+            records = comparison.compare(paths, plan, steps.step)
+            first = paths[0].first_packet_at
+            return records, first and round(first - psutil.Process().create_time(), 3)
         finally:
             for path in paths:
                 path.close()

@@ -16,6 +16,7 @@ from vfwire.paths.path import Path, System
 WARM_UP_SECONDS = 0.2
 UNACCOUNTED = "unaccounted"
 _SETTLE_SECONDS = 5.0
+_FIRST_LOOK_SECONDS = 0.002
 _QUIET_SECONDS = 0.1  # nothing has arrived for as long: what is missing now is lost
 _REPLAY_WINDOW = 256
 _REPLAY_SECONDS = 600.0
@@ -95,6 +96,7 @@ def measure_throughput(path: Path, plan: StreamPlan, progress: Progress | None =
             "the end of the replay",
         )
     else:
+        _note_first_packet(path, receivers)
         path.family.wait_time(WARM_UP_SECONDS)
         first = _look(path, senders, receivers)
         _wait_window(path, plan.seconds, progress)
@@ -107,6 +109,15 @@ def measure_throughput(path: Path, plan: StreamPlan, progress: Progress | None =
     for system in path.systems:
         path.wait_end(system)
     return _result(path, senders, receivers, first, last, path.count().since(before))
+
+
+def _note_first_packet(path: Path, receivers: list[System]) -> None:
+    """Remember when the path's very first packet arrived. A path on which nothing does is measured all the same."""
+    if path.first_packet_at is None:
+        deadline = time.monotonic() + WARM_UP_SECONDS
+        while not (arrived := _arrived(receivers)) and time.monotonic() < deadline:
+            path.family.wait_time(_FIRST_LOOK_SECONDS)
+        path.first_packet_at = time.time() if arrived else None
 
 
 def _start(path: Path, plan: StreamPlan) -> None:
