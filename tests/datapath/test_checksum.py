@@ -22,6 +22,16 @@ def folded(partial):  # type: ignore[no-untyped-def]
 
 
 @compiled
+def field_of(partial):  # type: ignore[no-untyped-def]
+    return checksum_field(partial)
+
+
+@compiled
+def swapped(word):  # type: ignore[no-untyped-def]
+    return swap16(word)
+
+
+@compiled
 def pieces_of(first, count, second, rest):  # type: ignore[no-untyped-def]
     partial = sum_words(first, count, 0)
     if count & 1:
@@ -48,7 +58,7 @@ def test_a_known_ipv4_header() -> None:
     """The field of this header, from a capture, is b861."""
     header = bytes.fromhex("4500007300004000401100 00c0a80001c0a800c7".replace(" ", ""))
     address = MEMORY.put(header)
-    assert big_endian(checksum_field(sum_of(address, 20, 0))) == 0xB861
+    assert big_endian(field_of(sum_of(address, 20, 0))) == 0xB861
 
 
 @given(st.binary(max_size=300))
@@ -100,4 +110,4 @@ def test_pseudo_header_counts_lengths_beyond_16_bits() -> None:
 
 @given(st.integers(0, 0xFFFF))
 def test_swap16(value: int) -> None:
-    assert swap16(value) == big_endian(value)
+    assert swapped(value) == big_endian(value)

@@ -1,4 +1,4 @@
-"""The statistics registers of an 82599 VF, kept in its mapped pages (82599 datasheet 8.3.5.9): wrapping, never cleared."""
+"""The statistics registers of an 82599 VF, in its mapped pages (82599 datasheet 8.3.5.9): wrapping, never cleared."""
 
 from vfwire.layouts.ixgbevf import (
     VFGORC_LSB,

@@ -12,7 +12,7 @@ from vfwire.memory.compiled import inlined
 
 @inlined
 def receive(queue, pool, stack, frames, limit):  # type: ignore[no-untyped-def]
-    """Take up to `limit` received frames into `frames`; the caller owns their buffers and gives them back or sends them.
+    """Take up to `limit` received frames into `frames`; the caller owns their buffers, and gives back or sends each.
 
     Returns how many. Never waits. The ring is refilled from the pool on the way.
     """

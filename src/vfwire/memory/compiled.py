@@ -72,7 +72,9 @@ if not os.environ.get("NUMBA_CACHE_DIR"):
 
 def compiled(function: F) -> F:
     """Decorate a loop: compiled at first call, cached on disk, run without the GIL, C division."""
-    decorate: Callable[[F], F] = numba.njit(cache=True, nogil=True, error_model="numpy", pipeline_class=EntryPipeline)
+    decorate: Callable[[F], F] = numba.njit(
+        cache=True, nogil=True, error_model="numpy", pipeline_class=EntryPipeline
+    )
     return decorate(function)
 
 

@@ -6,10 +6,15 @@ nothing ran). A fragment is lowered to LLVM's form and left there; the entry poi
 below it once and optimizes the whole. Nothing else changes: the same code is inlined as before.
 """
 
+import ctypes
 from typing import Any
 
 from numba.core import codegen, compiler
 from numba.core.types.misc import unliteral
+
+# What Python meets when it calls a fragment, of which there is no machine code. PyObject_Call has the form of a
+# function's entry and raises TypeError here, since what it is handed cannot be called; address 0 would be a crash.
+_NOT_CALLABLE = ctypes.cast(ctypes.pythonapi.PyObject_Call, ctypes.c_void_p).value or 0
 
 
 class _WithoutEnvironment:
@@ -34,7 +39,7 @@ class FragmentLibrary(codegen.JITCodeLibrary):  # type: ignore[misc]
 
     def get_pointer_to_function(self, name: str) -> int:
         self._ensure_finalized()
-        return 0
+        return _NOT_CALLABLE
 
     def finalize(self) -> None:
         self._raise_if_finalized()
@@ -49,7 +54,8 @@ class EntryLibrary(codegen.JITCodeLibrary):  # type: ignore[misc]
     """Links the fragments below it, each once, before it is optimized."""
 
     def finalize(self) -> None:
-        pending, found = list(self._linking_libraries), []
+        pending: list[Any] = list(self._linking_libraries)
+        found: list[Any] = []
         while pending:
             library = pending.pop()
             if library not in found:

@@ -10,12 +10,18 @@ Indexes are not checked, as with Numba's arrays: the caller has.
 """
 
 import operator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from llvmlite import ir
 from numba.core import types
-from numba.core.typing.templates import AbstractTemplate, AttributeTemplate, infer_getattr, infer_global, signature
+from numba.core.typing.templates import (
+    AbstractTemplate,
+    AttributeTemplate,
+    infer_getattr,
+    infer_global,
+    signature,
+)
 from numba.extending import (
     NativeValue,
     lower_builtin,
@@ -31,9 +37,9 @@ _I64 = ir.IntType(64)
 
 
 class Tables:
-    """Base of the Python objects. `columns` maps each field to its dtype, and to a row's length where it has two dimensions."""
+    """Base of the objects. `columns` maps a field to its dtype, and to a row's length if there are two dimensions."""
 
-    columns: dict[str, tuple[np.dtype[Any], int]] = {}
+    columns: ClassVar[dict[str, tuple[np.dtype[Any], int]]] = {}
 
     def publish(self) -> None:
         """Write down where the arrays lie; call it once, when all are there. They must not be replaced afterwards."""
@@ -51,7 +57,8 @@ class TablesType(types.Type):  # type: ignore[misc]
     def __init__(self, owner: type[Tables]) -> None:
         self.order = list(owner.columns)
         self.tables = {
-            name: TableType(from_dtype(dtype), dtype.itemsize, row) for name, (dtype, row) in owner.columns.items()
+            name: TableType(from_dtype(dtype), dtype.itemsize, row)
+            for name, (dtype, row) in owner.columns.items()
         }
         super().__init__(name=f"tables({owner.__module__}.{owner.__qualname__})")
 

@@ -60,7 +60,7 @@ class Message:
             self.close()
 
 
-class EndOfStream(Exception):  # noqa: N818 - a fact about a stream, which its reader turns into an error or not
+class EndOfStream(Exception):  # a fact about a stream, which its reader turns into an error or not
     """The peer closed. inside: it did so in the middle of a message."""
 
     def __init__(self, inside: bool) -> None:
