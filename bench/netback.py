@@ -15,13 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from vfwire.datapath.bridge import learn, look_up
-from vfwire.datapath.grants import GRANT_COPY, OWN, grant_copy
-from vfwire.datapath.netback_state import new_host
 from vfwire.datapath.port import give, take
 from vfwire.datapath.verbs import receive, transmit
 from vfwire.drivers.netfront import Netfront
-from vfwire.drivers.verbs import Pool, burst
+from vfwire.drivers.verbs import burst
 from vfwire.memory.compiled import compiled
 from vfwire.memory.words import clock_ns, copy, store64, yield_core
 from vfwire.paths.layer import VirtualizationLayer
@@ -68,17 +65,24 @@ def sink(queues, pools, stack, frames, until):  # type: ignore[no-untyped-def]
     return received
 
 
+def _stop_when(told: Any, layer: VirtualizationLayer) -> None:
+    told.wait()
+    layer.stop()
+
+
 def serve(path: Path, core: int | None, ready: Any, results: Any, stop: Any) -> None:
     import threading
 
     pin(core)
     layer = VirtualizationLayer(path, None, None)
-    threading.Thread(target=lambda: (stop.wait(), layer.stop()), daemon=True).start()
+    threading.Thread(target=_stop_when, args=(stop, layer), daemon=True).start()
     layer.run(ready.set)
     results.put(("layer", layer.stats()))
 
 
-def system(role: str, path: Path, core: int | None, macs: list[bytes], gate: Any, results: Any, job: Any) -> None:
+def system(
+    role: str, path: Path, core: int | None, macs: list[bytes], gate: Any, results: Any, job: Any
+) -> None:
     size, seconds = job
     pin(core)
     mine, other = macs if role == "sink" else macs[::-1]

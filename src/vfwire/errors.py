@@ -1,15 +1,15 @@
 """The exception tree. Every error a user can meet ends here, with its exit code and its next step.
 
-    VfwireError                    exit 1
-    ├── UsageError                 exit 2    an option or argument that makes no sense
-    ├── UnsupportedMachine         exit 3    not Linux, no memfd, a privilege or tool is missing
-    ├── ResourceBusy               exit 4    a socket, tap or name that somebody else holds
-    ├── PermissionDenied           exit 5    the kernel said no
-    ├── BadInput                   exit 6    a capture that is none, or is cut off
-    ├── PeerGone                   exit 7    the card, a layer or a system went away
-    ├── ProtocolError              exit 8    the other side broke the protocol
-    │   └── BadAccess                        an access outside of what was granted or mapped
-    └── WaitTimeout                exit 9    a bounded wait ended; it says what was seen last
+VfwireError                    exit 1
+├── UsageError                 exit 2    an option or argument that makes no sense
+├── UnsupportedMachine         exit 3    not Linux, no memfd, a privilege or tool is missing
+├── ResourceBusy               exit 4    a socket, tap or name that somebody else holds
+├── PermissionDenied           exit 5    the kernel said no
+├── BadInput                   exit 6    a capture that is none, or is cut off
+├── PeerGone                   exit 7    the card, a layer or a system went away
+├── ProtocolError              exit 8    the other side broke the protocol
+│   └── BadAccess                        an access outside of what was granted or mapped
+└── WaitTimeout                exit 9    a bounded wait ended; it says what was seen last
 """
 
 

@@ -53,6 +53,8 @@ class FragmentLibrary(codegen.JITCodeLibrary):  # type: ignore[misc]
 class EntryLibrary(codegen.JITCodeLibrary):  # type: ignore[misc]
     """Links the fragments below it, each once, before it is optimized."""
 
+    _linking_libraries: Any
+
     def finalize(self) -> None:
         pending: list[Any] = list(self._linking_libraries)
         found: list[Any] = []
