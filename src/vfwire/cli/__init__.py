@@ -14,6 +14,8 @@ from vfwire.errors import UnsupportedMachine, VfwireError
 COMMANDS = {
     "compare": ("vfwire.cli.compare", "Measure the default and the enhanced path, side by side."),
     "card": ("vfwire.cli.card", "Run a card until it is stopped."),
+    "attach": ("vfwire.cli.attach", "Put a function on a network interface."),
+    "layer": ("vfwire.cli.layer", "Run a virtualization layer: the default path's stop."),
     "vf": ("vfwire.cli.vf", "Show and change the virtual functions of a running card."),
 }
 INTERRUPTED = 130

@@ -8,6 +8,8 @@
 Initialisation in the datasheet's order (4.5, 4.6.7 and 4.6.8 for the rings; Linux ixgbevf for the mailbox).
 """
 
+import contextlib
+import os
 import time
 from typing import Any, Self
 
@@ -24,6 +26,14 @@ from vfwire.errors import PeerGone, UnsupportedMachine, UsageError, VfwireError,
 from vfwire.layouts import ixgbevf as reg
 from vfwire.layouts.ethernet import ETHERNET_BYTES, FCS_BYTES
 from vfwire.layouts.ixgbe_descriptors import DESCRIPTOR_SIZE
+from vfwire.layouts.ixgbe_mailbox import (
+    API_10,
+    API_11,
+    MSGTYPE_CTS,
+    MULTICAST_HASHES_MAX,
+    XCAST_MODE_ALLMULTI,
+    XCAST_MODE_MULTI,
+)
 from vfwire.layouts.pci import COMMAND, COMMAND_MASTER, COMMAND_MEMORY, DEVICE_ID, VENDOR_ID
 from vfwire.pci.function import Function
 
@@ -31,6 +41,7 @@ PCI_IDS = frozenset({(0x8086, 0x10ED), (0x8086, 0x152E)})
 RING_SIZE = 1024
 SMALLEST_RING, LARGEST_RING = 64, 4096
 LINK_SECONDS = 2.0
+_FRAME_VECTOR, _MAILBOX_VECTOR = 0, 1  # MSI-X vectors: all receive queues, and the PF
 _SPEEDS = {
     reg.LINKS_SPEED_10G: 10_000_000_000,
     reg.LINKS_SPEED_1G: 1_000_000_000,
@@ -61,6 +72,8 @@ class Ixgbevf:
         self._iova = 0
         self._mapped = False
         self._running = False
+        self._vlan_strip = True
+        self._events: list[int] = []
         self.mailbox = Mailbox(function)
 
     @classmethod
@@ -86,6 +99,7 @@ class Ixgbevf:
             driver._identify()
             driver._reset(queues)
             driver._set_up_memory()
+            driver._vlan_strip = vlan_strip
             driver._set_up_rings(vlan_strip)
         except BaseException:
             driver.close()
@@ -110,8 +124,7 @@ class Ixgbevf:
         tx_queues, rx_queues = self.mailbox.queues()
         if queues > min(tx_queues, rx_queues):
             raise UsageError(f"{queues} queues asked for; this VF has {min(tx_queues, rx_queues)}")
-        if self.mtu != 1500:
-            self.mailbox.set_longest_frame(self.mtu + ETHERNET_BYTES + FCS_BYTES)
+        self.mailbox.set_longest_frame(self.mtu + ETHERNET_BYTES + FCS_BYTES)  # a jumbo card's PF insists on it
         self._function.write32(0, reg.VTEIMC, reg.EICR_MASK)
 
     def _set_up_memory(self) -> None:
@@ -122,12 +135,16 @@ class Ixgbevf:
         self._mapped = True
 
     def _new_queue(self, record: Any, block: int, tail: int) -> None:
-        slots = np.zeros(self.ring_size, np.int64)
-        self._slots.append(slots)
+        if record.ring:  # a restart: the same memory again
+            self.pool.view(int(record.ring), self.ring_size * DESCRIPTOR_SIZE)[:] = 0
+            record.head = record.tail = 0
+        else:
+            slots = np.zeros(self.ring_size, np.int64)
+            self._slots.append(slots)
+            record.ring = self.pool.reserve(self.ring_size * DESCRIPTOR_SIZE)
+            record.slots = int(slots.ctypes.data)
         record.kind = IXGBEVF
         record.size = self.ring_size
-        record.ring = self.pool.reserve(self.ring_size * DESCRIPTOR_SIZE)
-        record.slots = int(slots.ctypes.data)
         record.delta = self._iova - self.pool.memory.address
         record.doorbell = self._function.mapped(0, block + tail, 4)
         record.event = -1
@@ -173,8 +190,89 @@ class Ixgbevf:
         deadline = time.monotonic() + seconds
         while not (speed := self.link_speed()):
             if time.monotonic() > deadline:
-                raise WaitTimeout("the VF's link stays down", "see `vfwire vf show`: state, and the card's link")
+                raise WaitTimeout(
+                    "the VF's link stays down", "see `vfwire vf show`: state, and the card's link"
+                )
         return speed
+
+    def enable_receive_events(self) -> int:
+        """An eventfd (non-blocking, this driver's own) that is written when a frame comes while it is armed.
+
+        82599 datasheet 7.3.1, 8.3.5.2: all receive queues share one vector, which clears its cause and masks
+        itself when it is sent. Until `arm_receive_events` nothing is sent, so a busy loop costs no interrupt.
+        """
+        if not self._events:
+            self._events = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(2)]
+            self._function.enable_interrupts(self._events)
+            self._route_events()
+        return self._events[_FRAME_VECTOR]
+
+    def _route_events(self) -> None:
+        write = self._function.write32
+        write(0, reg.VTEIAC, 1 << _FRAME_VECTOR | 1 << _MAILBOX_VECTOR)
+        write(0, reg.VTEIAM, 1 << _FRAME_VECTOR)
+        entry = reg.IVAR_VALID | _FRAME_VECTOR
+        for pair in range(-(-len(self.rx) // reg.IVAR_QUEUES_PER_REGISTER)):
+            write(0, reg.VTIVAR + 4 * pair, entry | entry << reg.IVAR_QUEUE_SHIFT)
+        write(0, reg.VTIVAR_MISC, reg.IVAR_VALID | _MAILBOX_VECTOR)
+        write(0, reg.VTEIMS, 1 << _MAILBOX_VECTOR)
+
+    def arm_receive_events(self) -> None:
+        """Ask for one event. Look at the rings once more before sleeping: then none is missed (one trap).
+
+        Frames that came since the last event count: the first event after traffic may find nothing new.
+        """
+        self._function.write32(0, reg.VTEIMS, 1 << _FRAME_VECTOR)
+
+    @property
+    def event_fds(self) -> list[int]:
+        """What to poll for reading while armed: frames, and the PF's messages."""
+        self.enable_receive_events()
+        return list(self._events)
+
+    def arm(self) -> bool:
+        """See drivers.verbs.WakingDriver: takes back old events, then asks for the next."""
+        self.enable_receive_events()
+        for fd in self._events:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(fd)
+        self.arm_receive_events()
+        return False
+
+    def disarm(self) -> None:
+        """Nothing to do: the vector masks itself; one event may still come, and is taken back by `arm`."""
+
+    def check(self) -> None:
+        """Raises PeerGone when the card has gone (no trap)."""
+        self._function.check_peer()
+
+    def must_restart(self) -> bool:
+        """Take a message of the PF's own, if there is one: True when the VF has to `restart` (a new MAC, VLAN …).
+
+        One trapped read, three when there is a message.
+        """
+        word = self.mailbox.control_message()
+        return word is not None and not word & MSGTYPE_CTS
+
+    def restart(self) -> None:
+        """Reset the VF and start again, with the MAC that the PF gives now; frames in the rings are lost."""
+        self.stop()
+        self._reset(len(self.rx))
+        self._set_up_rings(self._vlan_strip)
+        if self._events:
+            self._route_events()
+
+    def link_up(self) -> bool:
+        """One trapped read."""
+        return self.link_speed() > 0
+
+    def listen(self, groups: list[bytes]) -> None:
+        """Receive these multicast MACs, no others; beyond what a VF can ask for, all, which needs trust."""
+        few = len(groups) <= MULTICAST_HASHES_MAX
+        if few:
+            self.mailbox.set_multicast(groups)
+        if self.mailbox.api not in (API_10, API_11):
+            self.mailbox.set_cast_mode(XCAST_MODE_MULTI if few else XCAST_MODE_ALLMULTI)
 
     def receive(self, frames: Any, limit: int = 0, queue: int = 0) -> int:
         """See drivers.verbs.Driver."""
@@ -244,6 +342,8 @@ class Ixgbevf:
             pass
         finally:
             self._function.close()
+            while self._events:
+                os.close(self._events.pop())
 
     def __enter__(self) -> Self:
         return self

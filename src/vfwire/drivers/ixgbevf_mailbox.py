@@ -67,6 +67,15 @@ class Mailbox:
         self._seen = 0
         return answer
 
+    def control_message(self) -> int | None:
+        """Word 0 of a message that the PF has sent by itself, acknowledged; None when there is none."""
+        if not self._bits() & MAILBOX_PFSTS:
+            return None
+        word = self._function.read32(0, VFMBMEM)
+        self._function.write32(0, VFMAILBOX, MAILBOX_ACK)
+        self._seen = 0
+        return word
+
     def demand(self, words: list[int]) -> list[int]:
         """As `request`; a NACK raises ProtocolError."""
         answer = self.request(words)

@@ -191,6 +191,35 @@ class Netfront:
             self._xenbus.check()
         return there
 
+    @property
+    def event_fds(self) -> list[int]:
+        """What to poll for reading while armed: frames, and the layer's messages."""
+        return [self._rx_channel.wait_fd, self._xenbus.fileno()]
+
+    def arm(self) -> bool:
+        """See drivers.verbs.WakingDriver."""
+        self._rx_channel.drain()
+        return bool(loops.arm_responses(self.rx, self.tx, False))
+
+    def disarm(self) -> None:
+        """See drivers.verbs.WakingDriver."""
+        loops.disarm_responses(self.rx, self.tx)
+
+    def link_up(self) -> bool:
+        """Up for as long as the layer is there."""
+        return not self._stopped
+
+    def must_restart(self) -> bool:
+        """Never: a layer that wants something else closes the connection."""
+        return False
+
+    def restart(self) -> None:
+        """See drivers.verbs.WakingDriver. Raises UsageError: open a new one."""
+        raise UsageError("a netfront does not restart", "open a new one")
+
+    def listen(self, groups: list[bytes]) -> None:
+        """Nothing to do: a bridge floods multicast."""
+
     def check(self) -> None:
         """Raises PeerGone when the layer went away or closes on us, with its reason if it gave one."""
         self._xenbus.check()

@@ -111,3 +111,38 @@ class Driver(Protocol):
     def stop(self) -> None: ...
 
     def close(self) -> None: ...
+
+
+class WakingDriver(Driver, Protocol):
+    """A driver that an application can sleep on: arm, look once more (`receive`), poll `event_fds`, disarm."""
+
+    @property
+    def event_fds(self) -> list[int]:
+        """Readable when a frame has come since `arm`, or whoever is behind the driver has something to say."""
+        ...
+
+    def arm(self) -> bool:
+        """Ask for an event with the next frame. True when one is there already; False promises nothing."""
+        ...
+
+    def disarm(self) -> None:
+        """Awake again: no more events are wanted."""
+        ...
+
+    def check(self) -> None:
+        """Raises PeerGone when the card or the layer has gone."""
+        ...
+
+    def link_up(self) -> bool: ...
+
+    def must_restart(self) -> bool:
+        """Whether whoever is behind the driver wants a `restart`, as a PF does after it changed a setting."""
+        ...
+
+    def restart(self) -> None:
+        """Start again; the MAC may be another afterwards."""
+        ...
+
+    def listen(self, groups: list[bytes]) -> None:
+        """Receive these multicast MAC addresses."""
+        ...

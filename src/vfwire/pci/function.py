@@ -50,6 +50,10 @@ class Function(Protocol):
         """Hand one eventfd to each MSI-X vector from 0 on; an empty list disables MSI-X."""
         ...
 
+    def check_peer(self) -> None:
+        """Raise PeerGone if the device has gone, without an access to it: for loops that only touch mapped pages."""
+        ...
+
     def reset(self) -> None:
         """Function-level reset."""
         ...
