@@ -177,7 +177,7 @@ def test_the_prefix_comes_from_own_memory(domain: Domain) -> None:
     op = domain.operations[0]
     op.source_domain, op.source, op.source_offset = 0, 1, 0
     op.dest_domain, op.dest, op.length = OWN, domain.own.ctypes.data, 40
-    op.prefix, op.prefix_address = 16, domain.own.ctypes.data + 4096
+    op.prefix = domain.own.ctypes.data + 4096
     domain.own[4096:4112] = 0x44
     assert copy_all(domain.domains.ctypes.data, domain.operations.ctypes.data, 1) == 0
     assert (domain.own[:16] == 0x44).all() and (domain.own[16:40] == 0x11).all()

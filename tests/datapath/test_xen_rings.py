@@ -25,6 +25,7 @@ write_tx_request, read_tx_request = rings.write_tx_request, rings.read_tx_reques
 write_tx_response, read_tx_response = rings.write_tx_response, rings.read_tx_response
 write_rx_request, read_rx_request = rings.write_rx_request, rings.read_rx_request
 write_rx_response, read_rx_response = rings.write_rx_response, rings.read_rx_response
+pack_rx_response = rings.rx_response
 want_request_event, want_response_event = rings.want_request_event, rings.want_response_event
 
 
@@ -70,7 +71,7 @@ def rx_request(ring, index, ident, gref):  # type: ignore[no-untyped-def]
 
 @compiled
 def rx_response(ring, index, ident, offset, flags, status):  # type: ignore[no-untyped-def]
-    write_rx_response(ring, index, ident, offset, flags, status)
+    write_rx_response(ring, index, pack_rx_response(ident, offset, flags, status))
     return read_rx_response(ring, index)
 
 

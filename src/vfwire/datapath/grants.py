@@ -42,6 +42,7 @@ from vfwire.memory.compiled import inlined
 from vfwire.memory.records import record_at
 from vfwire.memory.words import copy, fetch_and64, fetch_or64, load64, prefetch, store64
 
+PREFIX = 16
 OWN = -1  # source_domain, dest_domain of a GRANT_COPY: this process's own memory
 
 SOURCE, DEST = 1, 2
@@ -68,8 +69,11 @@ GRANT_COPY = np.dtype(
         ("dest", "i8"),
         ("dest_offset", "i8"),
         ("length", "i8"),
-        ("prefix", "i8"),  # the first bytes come from `prefix_address` in own memory instead: they have been
-        ("prefix_address", "i8"),  # fetched and looked at, and must not change any more
+        (
+            "prefix",
+            "i8",
+        ),  # address of PREFIX bytes in own memory that stand for the first of the source, or 0: they
+        # have been fetched and looked at, and must not change any more
         ("status", "i8"),  # GNTST_*
         ("side", "i8"),  # which check failed: SOURCE, DEST
     ],
@@ -138,6 +142,18 @@ def _checked(domains, index, place, offset, length, write):  # type: ignore[no-u
 
 
 @inlined
+def _move(to, source, count):  # type: ignore[no-untyped-def]
+    """Copy. Headers and small frames by moves of fixed size, which may overlap: a third of a call of memcpy."""
+    if 32 <= count <= 64:
+        copy(to, source, 32)
+        copy(to + count - 32, source + count - 32, 32)
+    elif count == PREFIX:
+        copy(to, source, PREFIX)
+    else:
+        copy(to, source, count)
+
+
+@inlined
 def grant_copy(domains, operations, count):  # type: ignore[no-untyped-def]
     """GNTTABOP_copy: `count` operations, of GRANT_COPY[...] at an address; each gets its own status.
 
@@ -167,10 +183,13 @@ def grant_copy(domains, operations, count):  # type: ignore[no-untyped-def]
         prefetch(source)
     for i in range(count):
         op = _copy_at(operations + i * _COPY_BYTES)
-        if op.status == GNTST_OKAY:
-            if op.prefix > 0:
-                copy(op.dest, op.prefix_address, op.prefix)
-            copy(op.dest + op.prefix, op.source + op.prefix, op.length - op.prefix)
+        if op.status != GNTST_OKAY:
+            continue
+        done = 0
+        if op.prefix != 0:
+            done = min(op.length, PREFIX)
+            _move(op.dest, op.prefix, done)
+        _move(op.dest + done, op.source + done, op.length - done)
     return failed
 
 

@@ -20,20 +20,24 @@ from vfwire.datapath.netback_state import (
     RUNNING,
     STOP_RX_INDEX,
     STOPPED,
-    TO_BACKLOG,
-    TO_UPLINK,
-    TO_VIF,
     UPLINK,
     copy_of,
     drop,
+    give_own,
     move_of,
     request_of,
     staged_of,
+    take_own,
     vif_of,
     waiting_of,
 )
-from vfwire.datapath.port import give, take
-from vfwire.datapath.xen_rings import push_responses, read_rx_request, requests_after, write_rx_response
+from vfwire.datapath.xen_rings import (
+    push_responses,
+    read_rx_request,
+    requests_after,
+    rx_response,
+    write_rx_response,
+)
 from vfwire.layouts.xen_grant import GNTST_OKAY
 from vfwire.layouts.xen_netif import NETIF_RSP_ERROR, RX_RING_SIZE
 from vfwire.memory.compiled import inlined
@@ -107,14 +111,14 @@ def _request_there(layer, vif):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _into_ring(vif, port, op, move):  # type: ignore[no-untyped-def]
+def _into_ring(vif, port, flags, op, move):  # type: ignore[no-untyped-def]
     ident, gref = read_rx_request(vif.rx, vif.rx_cons)
+    offset = vif.headroom + (vif.rx_cons & COLOURS) * LINE
     op.dest_domain = port - 1
     op.dest = gref
-    op.dest_offset = vif.headroom + (vif.rx_cons & COLOURS) * LINE
-    move.kind = TO_VIF
+    op.dest_offset = offset
+    move.response = rx_response(ident, offset, flags, op.length)
     move.index = vif.rx_cons
-    move.id = ident
     vif.rx_cons += 1
 
 
@@ -137,43 +141,26 @@ def _into_backlog(layer, port, address, length, flags):  # type: ignore[no-untyp
 
 
 @inlined
-def _into_own(layer, pool, stack, port, flags, op, move):  # type: ignore[no-untyped-def]
+def _into_own(layer, port, flags, op, move):  # type: ignore[no-untyped-def]
     """Let the copy go to a buffer of the layer, for the uplink or for a vif that has no room now."""
-    buffer = take(pool, stack)
+    buffer = take_own(layer)
     if buffer == 0:
         drop(layer, port, DROP_NO_BUFFER)
         return False
     op.dest_domain = OWN
     op.dest = buffer
-    op.dest_offset = 0
-    move.kind = TO_UPLINK
+    move.response = 0
     if port != UPLINK:
-        move.kind = TO_BACKLOG
         move.index = _into_backlog(layer, port, buffer, op.length, flags)
         if move.index < 0:
-            give(pool, stack, buffer)
+            give_own(layer, buffer)
             return False
     return True
 
 
 @inlined
-def _to_port(  # type: ignore[no-untyped-def]
-    layer,
-    pool,
-    stack,
-    port,
-    from_port,
-    domain,
-    source,
-    offset,
-    length,
-    prefix,
-    flags,
-    request,
-):
-    """Add one copy to the batch; returns 1, or 0 when the frame was dropped. `prefix` is the address of its
-    header.
-    """
+def _to_port(layer, port, domain, source, offset, length, prefix, flags, request):  # type: ignore[no-untyped-def]
+    """Add one copy to the batch; returns 1, or 0 when the frame was dropped."""
     number = layer.planned
     op = copy_of(layer, number)
     move = move_of(layer, number)
@@ -181,13 +168,8 @@ def _to_port(  # type: ignore[no-untyped-def]
     op.source = source
     op.source_offset = offset
     op.length = length
-    op.prefix_address = prefix
-    op.prefix = 0
-    if prefix != 0:
-        op.prefix = min(length, LINE // 4)
+    op.prefix = prefix
     move.port = port
-    move.from_port = from_port
-    move.flags = flags
     move.request = request
     move.release = 0
     in_ring = False
@@ -198,8 +180,8 @@ def _to_port(  # type: ignore[no-untyped-def]
             return 0
         in_ring = vif.backlog_head == vif.backlog_tail and _request_there(layer, vif)
         if in_ring:
-            _into_ring(vif, port, op, move)
-    if not in_ring and not _into_own(layer, pool, stack, port, flags, op, move):
+            _into_ring(vif, port, flags, op, move)
+    if not in_ring and not _into_own(layer, port, flags, op, move):
         return 0
     layer.planned = number + 1
     return 1
@@ -208,8 +190,6 @@ def _to_port(  # type: ignore[no-untyped-def]
 @inlined
 def forward(  # type: ignore[no-untyped-def]
     layer,
-    pool,
-    stack,
     port,
     from_port,
     domain,
@@ -222,7 +202,7 @@ def forward(  # type: ignore[no-untyped-def]
 ):
     """Add the copies that a frame needs to the batch (made first, if it has no room); returns how many."""
     if layer.planned + layer.vifs + 1 > MOVES:
-        make_moves(layer, pool, stack)
+        make_moves(layer)
     first, last = port, port + 1
     if port == FLOOD:
         first, last = 1 - layer.uplink, layer.vifs + 1
@@ -232,9 +212,7 @@ def forward(  # type: ignore[no-untyped-def]
         if port == FLOOD and (to == from_port or (to != UPLINK and vif_of(layer, to - 1).state != RUNNING)):
             continue
         tried += 1
-        made += _to_port(
-            layer, pool, stack, to, from_port, domain, source, offset, length, prefix, flags, request
-        )
+        made += _to_port(layer, to, domain, source, offset, length, prefix, flags, request)
     if tried == 0:
         drop(layer, from_port, DROP_NO_PORT)
     return made
@@ -251,7 +229,7 @@ def stage(layer, address, length):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def forward_own(layer, pool, stack, port, from_port, address, length, flags):  # type: ignore[no-untyped-def]
+def forward_own(layer, port, from_port, address, length, flags):  # type: ignore[no-untyped-def]
     """Forward a frame in an own buffer, which is given back when it is no longer needed."""
     if port == UPLINK:
         stage(layer, address, length)
@@ -261,16 +239,16 @@ def forward_own(layer, pool, stack, port, from_port, address, length, flags):  #
         if vif.state == RUNNING and (vif.backlog_head != vif.backlog_tail or not _request_there(layer, vif)):
             # It waits where it is: no copy.
             if _into_backlog(layer, port, address, length, flags) < 0:
-                give(pool, stack, address)
+                give_own(layer, address)
             return
-    if forward(layer, pool, stack, port, from_port, OWN, address, 0, length, 0, flags, -1) > 0:
+    if forward(layer, port, from_port, OWN, address, 0, length, 0, flags, -1) > 0:
         move_of(layer, layer.planned - 1).release = address
     else:
-        give(pool, stack, address)
+        give_own(layer, address)
 
 
 @inlined
-def deliver_backlog(layer, pool, stack, port):  # type: ignore[no-untyped-def]
+def deliver_backlog(layer, port):  # type: ignore[no-untyped-def]
     """Frames that waited for a vif go, oldest first; returns how many went."""
     vif = vif_of(layer, port - 1)
     gone = 0
@@ -278,7 +256,7 @@ def deliver_backlog(layer, pool, stack, port):  # type: ignore[no-untyped-def]
         entry = waiting_of(layer, (port - 1) * BACKLOG + (vif.backlog_head & (BACKLOG - 1)))
         vif.backlog_head += 1
         if entry.length == 0:
-            give(pool, stack, entry.address)
+            give_own(layer, entry.address)
             continue
         op = copy_of(layer, gone)
         move = move_of(layer, gone)
@@ -287,47 +265,46 @@ def deliver_backlog(layer, pool, stack, port):  # type: ignore[no-untyped-def]
         op.length = entry.length
         op.prefix = 0
         move.port = port
-        move.from_port = port
-        move.flags = entry.flags
         move.request = -1
         move.release = entry.address
-        _into_ring(vif, port, op, move)
+        _into_ring(vif, port, entry.flags, op, move)
         gone += 1
     layer.planned = gone
-    make_moves(layer, pool, stack)
+    make_moves(layer)
     return gone
 
 
 @inlined
 def _made(layer, op, move):  # type: ignore[no-untyped-def]
     layer.copied_bytes += op.length
-    if move.kind == TO_VIF:
+    if move.response != 0:
         vif = vif_of(layer, move.port - 1)
-        write_rx_response(vif.rx, move.index, move.id, op.dest_offset, move.flags, op.length)
+        write_rx_response(vif.rx, move.index, move.response)
         vif.rx_frames += 1
         vif.rx_bytes += op.length
-    elif move.kind == TO_UPLINK:
+    elif move.port == UPLINK:
         stage(layer, op.dest, op.length)
 
 
 @inlined
-def _refused(layer, pool, stack, op, move):  # type: ignore[no-untyped-def]
+def _refused(layer, op, move):  # type: ignore[no-untyped-def]
     if op.side == SOURCE:
-        drop(layer, move.from_port, DROP_BAD_GRANT)
+        drop(layer, op.source_domain + 1, DROP_BAD_GRANT)
         if move.request >= 0:
             request_of(layer, move.request).status = NETIF_RSP_ERROR
     else:
         drop(layer, move.port, DROP_BAD_RX_GRANT)
-    if move.kind == TO_VIF:
-        write_rx_response(vif_of(layer, move.port - 1).rx, move.index, move.id, 0, 0, NETIF_RSP_ERROR)
-    elif move.kind == TO_UPLINK:
-        give(pool, stack, op.dest)
+    if move.response != 0:
+        error = rx_response(move.response & 0xFFFF, 0, 0, NETIF_RSP_ERROR)
+        write_rx_response(vif_of(layer, move.port - 1).rx, move.index, error)
+    elif move.port == UPLINK:
+        give_own(layer, op.dest)
     else:
         waiting_of(layer, move.index).length = 0
 
 
 @inlined
-def make_moves(layer, pool, stack):  # type: ignore[no-untyped-def]
+def make_moves(layer):  # type: ignore[no-untyped-def]
     """Make the batch of copies, then write what follows from each: a response, or a place on the way to the
     uplink.
     """
@@ -342,9 +319,9 @@ def make_moves(layer, pool, stack):  # type: ignore[no-untyped-def]
         if op.status == GNTST_OKAY:
             _made(layer, op, move)
         else:
-            _refused(layer, pool, stack, op, move)
+            _refused(layer, op, move)
         if move.release != 0:
-            give(pool, stack, move.release)
+            give_own(layer, move.release)
 
 
 @inlined

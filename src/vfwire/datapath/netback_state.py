@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vfwire.datapath.bridge import MAC_ENTRY, TABLE_ENTRIES
-from vfwire.datapath.grants import DOMAIN, GRANT_COPY
-from vfwire.datapath.port import FRAME, QUEUE
+from vfwire.datapath.grants import DOMAIN, GRANT_COPY, PREFIX
+from vfwire.datapath.port import FRAME, POOL, QUEUE, buffer_of
 from vfwire.memory.compiled import inlined
 from vfwire.memory.records import record_at
 from vfwire.memory.words import load64, store64
@@ -19,7 +19,7 @@ MAX_VIFS = 32
 UPLINK = 0  # a port
 BURST = 64  # frames taken from one port at a time
 MOVES = BURST + 2 * MAX_VIFS  # copies in one batch: a flooded frame takes one for each port
-HEADER = 16  # bytes of a frame that the bridge fetches to look at
+HEADER = PREFIX  # bytes of a frame that the bridge fetches to look at
 HEADER_ROOM = 64  # a cache line for each of them
 BACKLOG = 1024  # frames that wait in the layer for one vif to give buffers, a power of two
 STAGED = 4 * MOVES
@@ -107,7 +107,7 @@ LAYER = np.dtype(
         ("credit", "i8"),  # bits x 1e9
         ("credit_ns", "i8"),  # when it was last topped up
         ("credit_waits", "i8"),  # times that frames were left waiting for credit
-        ("headers", "i8"),  # address of BURST * HEADER_ROOM bytes; the next nine are addresses of arrays
+        ("headers", "i8"),  # address of BURST * HEADER_ROOM bytes; the next ones are addresses of arrays
         ("vif_array", "i8"),  # VIF[MAX_VIFS]
         ("domains", "i8"),  # DOMAIN[MAX_VIFS]
         ("requests", "i8"),  # REQUEST[BURST]
@@ -118,6 +118,8 @@ LAYER = np.dtype(
         ("table", "i8"),  # MAC_ENTRY[TABLE_ENTRIES]
         ("drops", "i8"),  # int64[MAX_VIFS + 1, causes]
         ("staged", "i8"),  # FRAME[STAGED]
+        ("pool", "i8"),  # POOL[1]: the layer's own buffers, which are the uplink's where there is one
+        ("stack", "i8"),  # that pool's stack
         ("planned", "i8"),  # copies in the batch being made
         ("staged_start", "i8"),  # frames on their way to the uplink: staged[start:end]
         ("staged_end", "i8"),
@@ -144,18 +146,14 @@ REQUEST = np.dtype(
 # What is to be done when a copy of the batch is made.
 MOVE = np.dtype(
     [
-        ("kind", "i8"),  # TO_*
         ("port", "i8"),  # where it goes
-        ("from_port", "i8"),
-        ("index", "i8"),  # TO_VIF: of the response; TO_BACKLOG: of the entry
-        ("id", "i8"),  # TO_VIF: of the request
-        ("flags", "i8"),  # NETRXF_*
+        ("response", "i8"),  # into a vif's ring: the response to write; 0 on the way to a buffer
+        ("index", "i8"),  # of that response, or of the vif's backlog entry
         ("release", "i8"),  # own buffer to give back, or 0
         ("request", "i8"),  # index of the transmit request to blame, or -1
     ],
     align=True,
 )
-TO_VIF, TO_UPLINK, TO_BACKLOG = 0, 1, 2
 
 WAITING = np.dtype([("address", "i8"), ("length", "i8"), ("flags", "i8")], align=True)
 
@@ -183,6 +181,7 @@ _copy_at = record_at(GRANT_COPY)
 _move_at = record_at(MOVE)
 _waiting_at = record_at(WAITING)
 _frame_at = record_at(FRAME)
+_pool_at = record_at(POOL)
 _VIF_BYTES = VIF.itemsize
 _REQUEST_BYTES = REQUEST.itemsize
 _COPY_BYTES = GRANT_COPY.itemsize
@@ -228,6 +227,26 @@ def staged_of(layer, i):  # type: ignore[no-untyped-def]
 
 
 @inlined
+def take_own(layer):  # type: ignore[no-untyped-def]
+    """port.take, by address: an array is seven arguments in every call on a frame's way."""
+    pool = _pool_at(layer.pool)
+    free = pool.free
+    if free == 0:
+        pool.failed += 1
+        return 0
+    pool.free = free - 1
+    return load64(layer.stack + (free - 1) * 8)
+
+
+@inlined
+def give_own(layer, address):  # type: ignore[no-untyped-def]
+    """port.give, by address."""
+    pool = _pool_at(layer.pool)
+    store64(layer.stack + pool.free * 8, buffer_of(pool, address))
+    pool.free += 1
+
+
+@inlined
 def drop(layer, port, cause):  # type: ignore[no-untyped-def]
     """Count a dropped frame."""
     counter = layer.drops + (port * _CAUSES + cause) * 8
@@ -256,6 +275,8 @@ def new_host(uplink_rx: Any, uplink_tx: Any, pool: Any, stack: Any) -> Host:
         "table": _records(MAC_ENTRY, TABLE_ENTRIES),
         "drops": np.zeros((MAX_VIFS + 1, _CAUSES), np.int64),
         "staged": _records(FRAME, STAGED),
+        "pool": pool,
+        "stack": stack,
     }
     own = np.zeros(BURST * HEADER_ROOM + 128, np.uint8)
     start = -(-own.ctypes.data // 64) * 64

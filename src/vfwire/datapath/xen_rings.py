@@ -135,9 +135,14 @@ def read_rx_request(ring, index):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def write_rx_response(ring, index, ident, offset, flags, status):  # type: ignore[no-untyped-def]
-    word = ident | (offset << 16) | (flags << 32) | (status << 48)
-    store64(ring + ENTRIES + (index & _RX_MASK) * RX_ENTRY_BYTES, word)
+def rx_response(ident, offset, flags, status):  # type: ignore[no-untyped-def]
+    """A receive response as one word: never 0 for a frame."""
+    return ident | (offset << 16) | (flags << 32) | (status << 48)
+
+
+@inlined
+def write_rx_response(ring, index, response):  # type: ignore[no-untyped-def]
+    store64(ring + ENTRIES + (index & _RX_MASK) * RX_ENTRY_BYTES, response)
 
 
 @inlined
