@@ -13,7 +13,16 @@ import numpy as np
 
 from vfwire.datapath.card import run_round
 from vfwire.datapath.rss import build_toeplitz_table
-from vfwire.datapath.state import DROP_NAMES, HEADER_SCRATCH, MAPS, MODEL_82599, QUEUES, VECTORS, Drop, new_state
+from vfwire.datapath.state import (
+    DROP_NAMES,
+    HEADER_SCRATCH,
+    MAPS,
+    MODEL_82599,
+    QUEUES,
+    VECTORS,
+    Drop,
+    new_state,
+)
 from vfwire.datapath.switch import forget_paths, set_mac, set_vlan
 from vfwire.layouts import ixgbe_descriptors as d
 from vfwire.layouts import ixgbevf as regs
@@ -21,7 +30,7 @@ from vfwire.layouts import ixgbevf as regs
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 PAGE = mmap.PAGESIZE
-MEMORY = 0x80000
+MEMORY = 0x100000
 TX_RINGS, RX_RINGS, TX_BUFFERS, RX_BUFFERS = 0x0, 0x4000, 0x10000, 0x40000
 KEY = np.arange(40, dtype=np.uint8)
 PLAIN = d.TXD_DTYP_DATA | d.TXD_DCMD_DEXT | d.TXD_DCMD_EOP | d.TXD_DCMD_IFCS
@@ -80,7 +89,13 @@ class LoopGuest:
 
     def _enter(self) -> None:
         record, state = self.record, self.bench.state
-        record.model, record.dma, record.link_up, record.spoof_check, record.max_frame = MODEL_82599, 1, 1, 1, 1514
+        record.model, record.dma, record.link_up, record.spoof_check, record.max_frame = (
+            MODEL_82599,
+            1,
+            1,
+            1,
+            1514,
+        )
         record.pages, record.mac = self.pages.ctypes.data, int.from_bytes(self.mac, "little")
         record.rx_queues = record.tx_queues = QUEUES
         self.map(0, self.iova, self.iova + MEMORY, writable=1)
@@ -129,7 +144,10 @@ class LoopGuest:
 
     def _offer(self, queue: int, place: int, shift: int = 0) -> None:
         spread = (queue * 64 + place) * 2048 % (MEMORY - RX_BUFFERS - 16384)
-        self.put(RX_RINGS + queue * PAGE + shift + place * 16, struct.pack("<QQ", self.iova + RX_BUFFERS + spread, 0))
+        self.put(
+            RX_RINGS + queue * PAGE + shift + place * 16,
+            struct.pack("<QQ", self.iova + RX_BUFFERS + spread, 0),
+        )
 
     def put(self, offset: int, data: bytes) -> int:
         """Bytes into this guest's memory; returns their I/O address."""
@@ -162,7 +180,15 @@ class LoopGuest:
         self.ring(queue)
 
     def context(
-        self, *, l2: int = 14, l3: int = 20, l4: int = 20, mss: int = 0, vlan: int = 0, tucmd: int = 0, index: int = 0
+        self,
+        *,
+        l2: int = 14,
+        l3: int = 20,
+        l4: int = 20,
+        mss: int = 0,
+        vlan: int = 0,
+        tucmd: int = 0,
+        index: int = 0,
     ) -> None:
         word0 = vlan << d.CTXD_Q0_VLAN_SHIFT | l2 << d.CTXD_Q0_MACLEN_SHIFT | l3
         word1 = d.TXD_DTYP_CTXT | d.TXD_DCMD_DEXT | tucmd | index << d.CTXD_Q1_IDX_SHIFT

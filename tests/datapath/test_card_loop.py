@@ -1,7 +1,7 @@
 """The loop, round by round: where frames go, what is dropped and why, rings that come, go and come back."""
 
 import pytest
-from loop_kit import PAGE, PLAIN, RX_BUFFERS, RX_RINGS, LoopBench, frame, mac, tagged
+from loop_kit import MEMORY, PAGE, PLAIN, RX_BUFFERS, RX_RINGS, LoopBench, frame, mac, tagged
 
 from vfwire.datapath.state import NOWHERE, Drop
 from vfwire.datapath.switch import set_vlan
@@ -372,7 +372,7 @@ def test_a_ring_that_makes_no_sense_stops_its_function(offset: int, value: int) 
 
 
 def test_a_receive_buffer_in_its_own_ring_or_nowhere_stops_the_receiver_only() -> None:
-    for address in (RX_RINGS, -PAGE, 1 << 40, RX_BUFFERS + (1 << 19)):
+    for address in (RX_RINGS, -PAGE, 1 << 40, MEMORY - 10):
         bench = LoopBench(2)
         one, two = bench.start()
         for place in range(64):
@@ -387,7 +387,7 @@ def test_memory_that_may_only_be_read_is_not_written() -> None:
     bench = LoopBench(2)
     one, two = bench.start()
     two.map(1, two.iova, two.iova + RX_BUFFERS, writable=1)
-    two.map(0, two.iova + RX_BUFFERS, two.iova + 2 * RX_BUFFERS, writable=0)
+    two.map(0, two.iova + RX_BUFFERS, two.iova + MEMORY, writable=0)
     bench.state.rx[4].map_end = 0
     one.send(frame(two.mac, one.mac))
     bench.rounds()

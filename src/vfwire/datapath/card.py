@@ -28,17 +28,6 @@ QUIET_ROUNDS = 64  # empty rounds before the core is offered to others
 
 
 @inlined
-def _count_way(state, card, crosses, frames, size):  # type: ignore[no-untyped-def]
-    """A burst stayed on its card, or went over the link to the peer."""
-    if crosses:
-        card.link_frames += frames
-        card.link_bytes += size
-        state.cards[card.peer].link_in_frames += frames
-    else:
-        card.loopback += frames
-
-
-@inlined
 def _serve(state, function, number, now):  # type: ignore[no-untyped-def]
     """One turn of one transmit queue. Returns how many descriptors were taken."""
     queue = state.tx[function * QUEUES + number]
@@ -60,9 +49,7 @@ def _serve(state, function, number, now):  # type: ignore[no-untyped-def]
             crosses = state.functions[queue.to].card != record.card
             limit = min(credit, link_credit) if crosses else credit
             metered = 0 if limit == PLENTY else 1
-            moved = record.tx_bytes
             taken, left, completion = plain_burst(state, function, number, budget - done, limit, metered)
-            _count_way(state, card, crosses, taken, record.tx_bytes - moved)
             cost = limit - left
             link_cost = cost if crosses else 0
         if taken == 0:

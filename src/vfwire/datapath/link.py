@@ -32,7 +32,7 @@ def link_push(state, ring):  # type: ignore[no-untyped-def]
     place = write & (LINK_BYTES - 1)
     rest = LINK_BYTES - place
     extra = rest if rest < need else 0
-    if used < 0 or used + need + extra > LINK_BYTES or length > LONGEST:
+    if used < 0 or used > LINK_BYTES - need - extra or length > LONGEST:
         return False
     if extra:
         store32(ring + DATA + place, SKIP)
