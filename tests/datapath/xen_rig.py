@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vfwire.bus.xen.events import EventChannel
-from vfwire.datapath import netback
+from vfwire.datapath import netback, netback_vif
 from vfwire.datapath import netfront as loops
 from vfwire.datapath.netback_state import DROP_CAUSES, FREE, RUNNING, Host, new_host
 from vfwire.drivers.netfront import GRANT_PAGES, RX_RING_REF, TX_RING_REF, Netfront
@@ -158,7 +158,7 @@ class Rig:
         domain.table = front.table
         domain.entries = len(front.grants)
         domain.grantee = 0
-        assert netback.map_rings(self.host.layer, v, TX_RING_REF, RX_RING_REF) == 0
+        assert netback_vif.map_rings(self.host.layer, v, TX_RING_REF, RX_RING_REF) == 0
         vif.tx_event, vif.rx_event = front.channels[0].wait_fd, front.channels[1].wait_fd
         vif.headroom = int(front.pool.words[0].headroom)
         vif.state = RUNNING
@@ -168,7 +168,7 @@ class Rig:
 
     def detach(self, number: int) -> None:
         host = self.host
-        netback.detach_vif(host.layer, host.pool, host.stack, number, TX_RING_REF, RX_RING_REF)
+        netback_vif.detach_vif(host.layer, host.pool, host.stack, number, TX_RING_REF, RX_RING_REF)
 
     def round(self, times: int = 1) -> int:
         """Let the layer go round; returns the code of the last."""

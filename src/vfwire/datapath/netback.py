@@ -8,8 +8,8 @@ uplink is copied straight out of its receive buffer. The header that the bridge 
 is delivered: a guest that changes its frame meanwhile gains nothing.
 """
 
-from vfwire.datapath.bridge import forget_port, mac_at
-from vfwire.datapath.grants import OWN, grant_copy, grant_map, grant_unmap
+from vfwire.datapath.bridge import mac_at
+from vfwire.datapath.grants import OWN, grant_copy
 from vfwire.datapath.netback_checksum import complete_checksum
 from vfwire.datapath.netback_move import (
     NOT_AT_ALL,
@@ -22,16 +22,13 @@ from vfwire.datapath.netback_move import (
     stop_vif,
 )
 from vfwire.datapath.netback_state import (
-    BACKLOG,
     BURST,
     DROP_BAD_GRANT,
     DROP_BAD_SIZE,
     DROP_CHECKSUM,
-    DROP_DETACHED,
     DROP_FRAGMENTED,
     DROP_NO_BUFFER,
     DROP_UPLINK_FULL,
-    FREE,
     HEADER,
     HEADER_ROOM,
     RUNNING,
@@ -45,7 +42,6 @@ from vfwire.datapath.netback_state import (
     staged_of,
     stop_wanted,
     vif_of,
-    waiting_of,
 )
 from vfwire.datapath.port import RX_L4_GOOD, RX_MORE, give, take
 from vfwire.datapath.verbs import receive, transmit
@@ -378,36 +374,3 @@ def arm_events(layers):  # type: ignore[no-untyped-def]
             if vif.backlog_head != vif.backlog_tail:
                 want_request_event(vif.rx, vif.rx_known + 1)
     fence()
-
-
-@compiled
-def map_rings(layers, v, tx_ref, rx_ref):  # type: ignore[no-untyped-def]
-    """Map both rings of vif `v` by grant; returns 0, or the negative GNTST_* of the one that was refused."""
-    layer = layers[0]
-    tx = grant_map(layer.domains, v, tx_ref)
-    if tx < 0:
-        return tx
-    rx = grant_map(layer.domains, v, rx_ref)
-    if rx < 0:
-        grant_unmap(layer.domains, v, tx_ref)
-        return rx
-    vif_of(layer, v).tx = tx
-    vif_of(layer, v).rx = rx
-    return GNTST_OKAY
-
-
-@compiled
-def detach_vif(layers, pools, stack, v, tx_ref, rx_ref):  # type: ignore[no-untyped-def]
-    """Let go of a vif: what waits for it is dropped, the bridge forgets it, its rings are unmapped."""
-    layer = layers[0]
-    pool = pools[0]
-    vif = vif_of(layer, v)
-    while vif.backlog_head != vif.backlog_tail:
-        entry = waiting_of(layer, v * BACKLOG + (vif.backlog_head & (BACKLOG - 1)))
-        give(pool, stack, entry.address)
-        drop(layer, v + 1, DROP_DETACHED)
-        vif.backlog_head += 1
-    forget_port(layer.table, v + 1)
-    grant_unmap(layer.domains, v, tx_ref)
-    grant_unmap(layer.domains, v, rx_ref)
-    vif.state = FREE

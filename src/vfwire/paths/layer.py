@@ -17,7 +17,7 @@ from typing import Any
 
 from vfwire.bus.xen.backend import Listener
 from vfwire.bus.xen.events import EdgeWaiter
-from vfwire.datapath import netback
+from vfwire.datapath import netback, netback_vif
 from vfwire.datapath.netback_state import DROP_CAUSES, FREE, MAX_VIFS, RUNNING, VIF, Host, new_host
 from vfwire.drivers.netfront import Netfront
 from vfwire.drivers.verbs import Driver, Pool
@@ -164,8 +164,8 @@ class VirtualizationLayer:
             host = new_host(None, None, pool.words, pool.stack)
             _slice(host, 0, 0)
             netback.arm_events(host.layer)
-            netback.map_rings(host.layer, 0, 0, 0)
-            netback.detach_vif(host.layer, host.pool, host.stack, 0, 0, 0)
+            netback_vif.map_rings(host.layer, 0, 0, 0)
+            netback_vif.detach_vif(host.layer, host.pool, host.stack, 0, 0, 0)
 
     def _interrupt(self) -> None:
         """Bring the working thread back to Python, awake."""
@@ -249,7 +249,7 @@ class VirtualizationLayer:
                 if self._vif_of_fd.pop(channel.wait_fd, None) is not None:
                     self._events.remove(channel.wait_fd)
             self._macs.pop(vif.number, None)
-            netback.detach_vif(host.layer, host.pool, host.stack, vif.number, *vif.ring_refs)
+            netback_vif.detach_vif(host.layer, host.pool, host.stack, vif.number, *vif.ring_refs)
             for name in _COUNTERS:
                 self._gone[name] += int(record[name])
                 record[name] = 0
@@ -258,7 +258,7 @@ class VirtualizationLayer:
 
     def map_rings(self, number: int, refs: tuple[int, int]) -> int:
         """Map the rings of a vif that does not run yet; 0, or the GNTST_* of the one that is refused."""
-        return int(netback.map_rings(self._host.layer, number, *refs))
+        return int(netback_vif.map_rings(self._host.layer, number, *refs))
 
     def records(self, number: int) -> tuple[Any, Any]:
         """(VIF, DOMAIN) of a vif that does not run, to be filled in."""
