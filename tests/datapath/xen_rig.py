@@ -168,7 +168,7 @@ class Rig:
 
     def detach(self, number: int) -> None:
         host = self.host
-        netback_vif.detach_vif(host.layer, host.pool, host.stack, number, TX_RING_REF, RX_RING_REF)
+        netback_vif.detach_vif(host.layer, number, TX_RING_REF, RX_RING_REF)
 
     def round(self, times: int = 1) -> int:
         """Let the layer go round; returns the code of the last."""

@@ -38,12 +38,14 @@ from vfwire.datapath.netback_state import (
     copy_of,
     drop,
     fetch_of,
+    give_own,
     request_of,
     staged_of,
     stop_wanted,
+    take_own,
     vif_of,
 )
-from vfwire.datapath.port import RX_L4_GOOD, RX_MORE, give, take
+from vfwire.datapath.port import RX_L4_GOOD, RX_MORE
 from vfwire.datapath.verbs import receive, transmit
 from vfwire.datapath.xen_rings import (
     push_responses,
@@ -138,11 +140,11 @@ def _take_requests(layer, v, count):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _blank_checksum(layer, pool, stack, v, i, port):  # type: ignore[no-untyped-def]
+def _blank_checksum(layer, v, i, port):  # type: ignore[no-untyped-def]
     """A frame without its checksum comes into an own buffer first, where nobody changes it under the sum."""
     request = request_of(layer, i)
-    make_moves(layer, pool, stack)
-    buffer = take(pool, stack)
+    make_moves(layer)
+    buffer = take_own(layer)
     if buffer == 0:
         drop(layer, v + 1, DROP_NO_BUFFER)
         return
@@ -153,24 +155,23 @@ def _blank_checksum(layer, pool, stack, v, i, port):  # type: ignore[no-untyped-
     op.dest_domain = OWN
     op.dest = buffer
     op.length = request.size
-    op.prefix = min(request.size, HEADER)
-    op.prefix_address = layer.headers + i * HEADER_ROOM
+    op.prefix = layer.headers + i * HEADER_ROOM
     if grant_copy(layer.domains, layer.copies, 1) != 0:
         drop(layer, v + 1, DROP_BAD_GRANT)
         request.status = NETIF_RSP_ERROR
-        give(pool, stack, buffer)
+        give_own(layer, buffer)
         return
     layer.copied_bytes += request.size
     if complete_checksum(buffer, request.size):
-        forward_own(layer, pool, stack, port, v + 1, buffer, request.size, NETRXF_DATA_VALIDATED)
+        forward_own(layer, port, v + 1, buffer, request.size, NETRXF_DATA_VALIDATED)
     else:
         drop(layer, v + 1, DROP_CHECKSUM)
         request.status = NETIF_RSP_ERROR
-        give(pool, stack, buffer)
+        give_own(layer, buffer)
 
 
 @inlined
-def _forward_requests(layer, pool, stack, v, count, now):  # type: ignore[no-untyped-def]
+def _forward_requests(layer, v, count, now):  # type: ignore[no-untyped-def]
     vif = vif_of(layer, v)
     for i in range(count):
         request = request_of(layer, i)
@@ -189,19 +190,17 @@ def _forward_requests(layer, pool, stack, v, count, now):  # type: ignore[no-unt
         if port == NOT_AT_ALL:
             continue
         if request.flags & NETTXF_CSUM_BLANK:
-            _blank_checksum(layer, pool, stack, v, i, port)
+            _blank_checksum(layer, v, i, port)
             continue
         flags = 0
         if request.flags & NETTXF_DATA_VALIDATED:
             flags = NETRXF_DATA_VALIDATED
-        forward(
-            layer, pool, stack, port, v + 1, v, request.gref, request.offset, request.size, header, flags, i
-        )
-    make_moves(layer, pool, stack)
+        forward(layer, port, v + 1, v, request.gref, request.offset, request.size, header, flags, i)
+    make_moves(layer)
 
 
 @inlined
-def _from_vif(layer, pool, stack, v, now):  # type: ignore[no-untyped-def]
+def _from_vif(layer, v, now):  # type: ignore[no-untyped-def]
     """One burst of what vif `v` sends; returns how many requests were answered."""
     vif = vif_of(layer, v)
     pending = requests_after(vif.tx, vif.tx_cons)
@@ -216,7 +215,7 @@ def _from_vif(layer, pool, stack, v, now):  # type: ignore[no-untyped-def]
     if not _take_requests(layer, v, count):
         return 0
     grant_copy(layer.domains, layer.fetches, count)
-    _forward_requests(layer, pool, stack, v, count, now)
+    _forward_requests(layer, v, count, now)
     for i in range(count):
         write_tx_response(vif.tx, vif.tx_cons + i, request_of(layer, i).id, request_of(layer, i).status)
     wake = push_responses(vif.tx, vif.tx_cons, vif.tx_cons + count)
@@ -250,13 +249,13 @@ def _from_uplink(layer, pool, stack, rx, arrived, now):  # type: ignore[no-untyp
             source = frame.address + ETHERNET_SOURCE
             port = decide(layer, UPLINK, mac_at(frame.address), mac_at(source), now)
         if port == NOT_AT_ALL:
-            give(pool, stack, frame.address)
+            give_own(layer, frame.address)
             continue
         flags = 0
         if frame.flags & RX_L4_GOOD:
             flags = NETRXF_DATA_VALIDATED
-        forward_own(layer, pool, stack, port, UPLINK, frame.address, frame.length, flags)
-    make_moves(layer, pool, stack)
+        forward_own(layer, port, UPLINK, frame.address, frame.length, flags)
+    make_moves(layer)
     return count
 
 
@@ -284,7 +283,7 @@ def _send_staged(layer, pool, stack, tx, staged, now):  # type: ignore[no-untype
         layer.staged_ns = now
     elif now - layer.staged_ns > STUCK_NS:
         for i in range(layer.staged_start, layer.staged_end):
-            give(pool, stack, staged_of(layer, i).address)
+            give_own(layer, staged_of(layer, i).address)
             drop(layer, UPLINK, DROP_UPLINK_FULL)
         layer.staged_start = 0
         layer.staged_end = 0
@@ -305,11 +304,11 @@ def _round(layer, pool, stack, rx, tx, arrived, staged, now):  # type: ignore[no
         if vif.state != RUNNING:
             continue
         if vif.backlog_head != vif.backlog_tail:
-            done += deliver_backlog(layer, pool, stack, v + 1)
+            done += deliver_backlog(layer, v + 1)
         if not _send_staged(layer, pool, stack, tx, staged, now):
             waiting = True
             continue
-        taken = _from_vif(layer, pool, stack, v, now)
+        taken = _from_vif(layer, v, now)
         done += max(taken, 0)
         waiting = waiting or taken < 0
     if not _send_staged(layer, pool, stack, tx, staged, now):

@@ -2,8 +2,7 @@
 
 from vfwire.datapath.bridge import forget_port
 from vfwire.datapath.grants import grant_map, grant_unmap
-from vfwire.datapath.netback_state import BACKLOG, DROP_DETACHED, FREE, drop, vif_of, waiting_of
-from vfwire.datapath.port import give
+from vfwire.datapath.netback_state import BACKLOG, DROP_DETACHED, FREE, drop, give_own, vif_of, waiting_of
 from vfwire.layouts.xen_grant import GNTST_OKAY
 from vfwire.memory.compiled import compiled
 
@@ -25,14 +24,13 @@ def map_rings(layers, v, tx_ref, rx_ref):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def detach_vif(layers, pools, stack, v, tx_ref, rx_ref):  # type: ignore[no-untyped-def]
+def detach_vif(layers, v, tx_ref, rx_ref):  # type: ignore[no-untyped-def]
     """Let go of a vif: what waits for it is dropped, the bridge forgets it, its rings are unmapped."""
     layer = layers[0]
-    pool = pools[0]
     vif = vif_of(layer, v)
     while vif.backlog_head != vif.backlog_tail:
         entry = waiting_of(layer, v * BACKLOG + (vif.backlog_head & (BACKLOG - 1)))
-        give(pool, stack, entry.address)
+        give_own(layer, entry.address)
         drop(layer, v + 1, DROP_DETACHED)
         vif.backlog_head += 1
     forget_port(layer.table, v + 1)

@@ -165,7 +165,7 @@ class VirtualizationLayer:
             _slice(host, 0, 0)
             netback.arm_events(host.layer)
             netback_vif.map_rings(host.layer, 0, 0, 0)
-            netback_vif.detach_vif(host.layer, host.pool, host.stack, 0, 0, 0)
+            netback_vif.detach_vif(host.layer, 0, 0, 0)
 
     def _interrupt(self) -> None:
         """Bring the working thread back to Python, awake."""
@@ -249,7 +249,7 @@ class VirtualizationLayer:
                 if self._vif_of_fd.pop(channel.wait_fd, None) is not None:
                     self._events.remove(channel.wait_fd)
             self._macs.pop(vif.number, None)
-            netback_vif.detach_vif(host.layer, host.pool, host.stack, vif.number, *vif.ring_refs)
+            netback_vif.detach_vif(host.layer, vif.number, *vif.ring_refs)
             for name in _COUNTERS:
                 self._gone[name] += int(record[name])
                 record[name] = 0
