@@ -58,7 +58,7 @@ def _run(steps: Steps, *, as_json: bool, plot_to: Path | None, **options: Any) -
         steps.note("the machine")
         machine = describe_machine()
     if plot_to is not None:
-        caption = f"{machine['cpu']}, {machine['cores']} cores; {run['check']}; {run['seconds']:g} s a window"
+        caption = f"{machine['cpu']}, {machine['cores']} cores; checked: {run['check']}; {run['seconds']:g} s a window"
         plot(records, plot_to, caption)
     if as_json:
         click.echo(json.dumps(to_json(machine, records, run=run), indent=2))
@@ -71,8 +71,7 @@ def _run(steps: Steps, *, as_json: bool, plot_to: Path | None, **options: Any) -
 def _plan(**options: Any) -> "tuple[PathOptions, ComparePlan, dict[str, Any]]":
     """(what the paths are, what is measured, what is said of the run). Raises UsageError, BadInput."""
     from vfwire.devices.settings import parse_rate
-    from vfwire.measure.capture import read_capture
-    from vfwire.measure.compare import LARGEST, SIZES, ComparePlan, padded
+    from vfwire.measure.compare import LARGEST, SIZES, ComparePlan
     from vfwire.measure.phases import StreamPlan
     from vfwire.paths.applications import Packed
     from vfwire.paths.path import PathOptions
@@ -82,7 +81,7 @@ def _plan(**options: Any) -> "tuple[PathOptions, ComparePlan, dict[str, Any]]":
         raise UsageError(
             "--replay goes one way, in the capture's order and sizes, as fast as nothing is lost"
         )
-    frames = padded(read_capture(capture, LARGEST - 4)) if capture else []
+    frames = _frames(capture, LARGEST - 4) if capture else []
     stream = StreamPlan(
         rate_pps=options["rate"],
         both_ways=options["both_ways"],
@@ -111,6 +110,13 @@ def _plan(**options: Any) -> "tuple[PathOptions, ComparePlan, dict[str, Any]]":
         "replay": {"file": str(capture), "frames": len(frames)} if capture else None,
     }
     return paths, plan, run
+
+
+def _frames(capture: Path, longest: int) -> list[bytes]:
+    from vfwire.measure.capture import read_capture
+    from vfwire.measure.compare import padded
+
+    return padded(read_capture(capture, longest))
 
 
 def _flows(queues: int) -> int:

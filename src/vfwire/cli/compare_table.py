@@ -11,8 +11,8 @@ from vfwire.measure.record import PERCENTILES, PathRecord, cpu_ns
 
 _GAINS = {
     "packets_per_second": "packets a second",
-    "rtt_p50": "round trip p50",
-    "packets_per_cpu_second": "packets a CPU second",
+    "rtt_p50": "shorter round trip, p50",
+    "packets_per_cpu_second": "packets a second of CPU",
 }
 _NONE = "–"
 
@@ -27,13 +27,26 @@ def show(
     console = Console(highlight=False)
     for size in dict.fromkeys(record.frame_bytes for record in records):
         console.print(_table(size, [record for record in records if record.frame_bytes == size], run))
-    for gain in gains:
-        parts = [f"{title} × {_ratio(gain[key])}" for key, title in _GAINS.items() if gain[key] is not None]
-        if parts:
-            console.print(f"enhanced over default, {gain['frame_bytes']:,} B:  {',  '.join(parts)}")
+    _show_gains(console, gains)
     round_trip = machine["cache_line_round_trip_ns"]
     line = f", a cache line to another core and back {round_trip:g} ns" if round_trip else ""
-    console.print(f"checked: {run['check']};  on {machine['cpu']}, {machine['cores']} cores{line}")
+    cap = run["default_cap_bps"]
+    console.print(f"default path: {'not capped' if cap is None else 'capped at ' + _scaled(cap, 'bit/s')}")
+    console.print(f"checked: {run['check']}")
+    console.print(f"on {machine['cpu']}, {machine['cores']} cores{line}")
+
+
+def _show_gains(console: Console, gains: Sequence[dict[str, float | int | None]]) -> None:
+    known = [gain for gain in gains if any(gain[key] is not None for key in _GAINS)]
+    if not known:
+        return
+    table = Table(title="enhanced over default", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("", no_wrap=True)
+    for gain in known:
+        table.add_column(f"{gain['frame_bytes']:,} B", justify="right")
+    for key, title in _GAINS.items():
+        table.add_row(title, *(f"× {_ratio(gain[key])}" for gain in known))
+    console.print(table)
 
 
 def _table(size: int, records: Sequence[PathRecord], run: dict[str, Any]) -> Table:
@@ -42,9 +55,9 @@ def _table(size: int, records: Sequence[PathRecord], run: dict[str, Any]) -> Tab
     where = "one host" if run["same_host"] else "two hosts"
     ways = records[0].direction
     table = Table(title=f"{title}, {ways}, {where}", title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for record in records:
-        table.add_column(f"{record.path} path", justify="right")
+        table.add_column(f"{record.path} path", justify="right", min_width=18)
     for name, value in _ROWS:
         cells = [value(record) for record in records]
         if any(cell != _NONE for cell in cells):
@@ -61,14 +74,16 @@ def _scaled(value: float, unit: str) -> str:
 
 def _limit(record: PathRecord) -> str:
     rate = "line rate lifted" if record.line_rate_bps is None else _scaled(record.line_rate_bps, "bit/s")
-    return rate if record.offered_pps is None else f"{rate}, {_scaled(record.offered_pps, 'pps')} offered"
+    return (
+        rate if record.offered_pps is None else f"{rate}\n{_scaled(record.offered_pps, '')} a second offered"
+    )
 
 
 def _loss(record: PathRecord) -> str:
     if not record.lost:
         return f"0 of {record.sent:,}"
-    causes = ", ".join(f"{cause} {count:,}" for cause, count in record.lost_to.items())
-    return f"{record.lost:,} of {record.sent:,} ({record.lost / record.sent:.2%})\n{causes}"
+    causes = "\n".join(f"{cause} {count:,}" for cause, count in record.lost_to.items())
+    return f"{record.lost / record.sent:.2%} of {record.sent:,}\n{causes}"
 
 
 def _harm(record: PathRecord) -> str:
@@ -95,7 +110,11 @@ def _ratio(value: float | int | None) -> str:
 
 
 def _cores(record: PathRecord) -> str:
-    return ", ".join(f"{name} {core}" for name, core in record.cores.items())
+    """Who shares a core with whom: "0: system 1, system 2"."""
+    by_core: dict[int, list[str]] = {}
+    for name, core in record.cores.items():
+        by_core.setdefault(core, []).append(name)
+    return "\n".join(f"{core}: {', '.join(names)}" for core, names in sorted(by_core.items()))
 
 
 _ROWS: list[tuple[str, Callable[[PathRecord], str]]] = [
@@ -105,13 +124,13 @@ _ROWS: list[tuple[str, Callable[[PathRecord], str]]] = [
     ("lost", _loss),
     ("corrupted / reordered", _harm),
     *((f"round trip {name}", _percentile(name)) for name in PERCENTILES),
-    ("CPU a packet: systems and layers", lambda record: _number(cpu_ns(record), "ns")),
-    ("    of that layers", lambda record: _number(record.cpu_ns_per_packet["layers"], "ns")),
-    ("    apart: the card", lambda record: _number(record.cpu_ns_per_packet["card"], "ns")),
-    ("hops: layers crossed", lambda record: _number(record.hops["layers"])),
-    ("hops: copies", lambda record: _number(record.hops["copies"])),
-    ("hops: wake-ups a packet", lambda record: _number(record.hops["wakeups_per_packet"])),
-    ("hops: trapped accesses a packet", lambda record: _number(record.hops["traps_per_packet"])),
+    ("CPU a packet", lambda record: _number(cpu_ns(record), "ns")),
+    ("  of that the layers", lambda record: _number(record.cpu_ns_per_packet["layers"], "ns")),
+    ("  apart: the card", lambda record: _number(record.cpu_ns_per_packet["card"], "ns")),
+    ("layers crossed", lambda record: _number(record.hops["layers"])),
+    ("copies", lambda record: _number(record.hops["copies"])),
+    ("wake-ups a packet", lambda record: _number(record.hops["wakeups_per_packet"])),
+    ("traps a packet", lambda record: _number(record.hops["traps_per_packet"])),
     ("limits", _limit),
     ("ring size", lambda record: f"{record.ring_size:,}"),
     ("cores", _cores),
