@@ -60,7 +60,7 @@ def forward(rx, tx, pool, stack, frames, times):  # type: ignore[no-untyped-def]
 
 
 def _queue(pool: Pool, slots: Any, doorbell: Any) -> Any:
-    queue = np.zeros(1, QUEUE).view(np.recarray)
+    queue: Any = np.zeros(1, QUEUE).view(np.recarray)
     queue.kind, queue.size, queue.event = IXGBEVF, RING, -1
     queue.ring = pool.reserve(RING * 16)
     queue.slots, queue.doorbell = slots.ctypes.data, doorbell.ctypes.data
