@@ -43,6 +43,8 @@ def multicast_hash(mac):  # type: ignore[no-untyped-def]
 @inlined
 def _wants_group(state, function, mac):  # type: ignore[no-untyped-def]
     record = state.functions[function]
+    if not record.dma:  # nobody there: not a receiver that loses it
+        return False
     if mac == BROADCAST or record.all_multicast or record.promiscuous:
         return True
     vector = multicast_hash(mac)
