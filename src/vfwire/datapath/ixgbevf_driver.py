@@ -54,7 +54,7 @@ from vfwire.layouts.ixgbe_descriptors import (
     TXD_Q1_TXSM,
 )
 from vfwire.memory.compiled import compiled, inlined
-from vfwire.memory.words import load64, store32, store64
+from vfwire.memory.words import load64, prefetch, store32, store64
 
 BATCH = 32  # descriptors for one completion request, and for one refill
 PLAIN = TXD_DTYP_DATA | TXD_DCMD_DEXT | TXD_DCMD_IFCS | TXD_Q1_CC
@@ -124,7 +124,9 @@ def ixgbevf_receive(queue, pool, stack, frames, limit):  # type: ignore[no-untyp
             length = room
             queue.errors += 1
         frame = frames[count]
-        frame.address = load64(slots + index * 8) + headroom
+        address = load64(slots + index * 8) + headroom
+        prefetch(address)
+        frame.address = address
         frame.length = length
         frame.flags = _received_flags(word1, word0)
         frame.vlan = (word1 >> 48) & 0xFFFF
@@ -210,7 +212,7 @@ def _put_offloaded(queue, frames, first, entries, total):  # type: ignore[no-unt
     common |= payload << TXD_Q1_PAYLEN_SHIFT
     for step in range(entries):
         entry = frames[first + step]
-        word1 = common | entry.length
+        word1 = common | int(entry.length)
         if step == entries - 1:
             word1 |= TXD_DCMD_EOP
         _put(queue, entry.address, entry.address + queue.delta, word1)
@@ -229,8 +231,8 @@ def _put_plain(queue, frames, position, end, last):  # type: ignore[no-untyped-d
         frame = frames[position]
         if frame.flags & (OFFLOADS | TX_MORE):
             break
-        length = frame.length
-        address = frame.address
+        length = int(frame.length)
+        address = int(frame.address)
         word1 = PLAIN | TXD_DCMD_EOP | length | (length << TXD_Q1_PAYLEN_SHIFT)
         if tail & (BATCH - 1) == BATCH - 1:
             word1 |= TXD_DCMD_RS
@@ -259,7 +261,7 @@ def ixgbevf_transmit(queue, pool, stack, frames, start, count):  # type: ignore[
         total_bytes += total
         if position == end or queue.tail >= last:
             break
-        entries, total = 1, frames[position].length
+        entries, total = 1, int(frames[position].length)
         while position + entries < end and frames[position + entries - 1].flags & TX_MORE:
             total += frames[position + entries].length
             entries += 1

@@ -102,7 +102,10 @@ if jit_disabled():
         """A full fence. Plain Python has none of its own; an atomic exchange inside the interpreter lock does."""
 
     def prefetch(address: int) -> None:
-        """Bring a cache line near, for reading."""
+        """Bring a cache line near, for reading. Any address will do, mapped or not."""
+
+    def prefetch_write(address: int) -> None:
+        """Bring a cache line near, for writing: away from any other core. Any address will do."""
 
     def clock_ns() -> int:
         """CLOCK_MONOTONIC in nanoseconds."""
@@ -158,19 +161,25 @@ else:
 
         return types.void(), emit
 
-    @intrinsic
-    def prefetch(_typing: Any, address: Any) -> Any:
-        """Bring a cache line near, for reading."""
+    def _make_prefetch(write: int) -> Any:
+        @intrinsic
+        def bring(_typing: Any, address: Any) -> Any:
+            def emit(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+                i32, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
+                function = cgutils.get_or_insert_function(
+                    builder.module,
+                    ir.FunctionType(ir.VoidType(), [pointer, i32, i32, i32]),
+                    "llvm.prefetch.p0",
+                )
+                builder.call(function, [_pointer(builder, args[0], 8), i32(write), i32(3), i32(1)])
+                return context.get_dummy_value()
 
-        def emit(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-            i32, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
-            function = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(ir.VoidType(), [pointer, i32, i32, i32]), "llvm.prefetch.p0"
-            )
-            builder.call(function, [_pointer(builder, args[0], 8), i32(0), i32(3), i32(1)])
-            return context.get_dummy_value()
+            return types.void(types.int64), emit
 
-        return types.void(types.int64), emit
+        return bring
+
+    prefetch = _make_prefetch(0)  # bring a cache line near, for reading; any address will do, mapped or not
+    prefetch_write = _make_prefetch(1)  # the same for writing: away from any other core
 
     @intrinsic
     def clock_ns(_typing: Any) -> Any:
