@@ -110,7 +110,7 @@ def test_the_table_and_the_picture(tmp_path: Path) -> None:
         "default path",
         "enhanced path",
         "round trip p99.9",
-        "hops: copies",
+        "copies",
         "enhanced over default",
     ):
         assert text in done.stdout

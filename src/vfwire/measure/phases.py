@@ -17,7 +17,8 @@ WARM_UP_SECONDS = 0.2
 UNACCOUNTED = "unaccounted"
 _SETTLE_SECONDS = 5.0
 _FIRST_LOOK_SECONDS = 0.002
-_QUIET_SECONDS = 0.1  # nothing has arrived for as long: what is missing now is lost
+_QUIET_SECONDS = 1.0  # nothing has arrived or been dropped for as long: what is missing now is lost
+_LOOK_SECONDS = 0.005
 _REPLAY_WINDOW = 256
 _REPLAY_SECONDS = 600.0
 
@@ -86,7 +87,7 @@ def measure_throughput(path: Path, plan: StreamPlan, progress: Progress | None =
     one, other = path.systems
     senders = [one, other] if plan.both_ways else [one]
     receivers = [other, one] if plan.both_ways else [other]
-    before = path.count()
+    before, drops_before = path.count(), path.count_drops()
     _start(path, plan)
     if plan.replay:
         first = _look(path, senders, receivers)
@@ -103,7 +104,7 @@ def measure_throughput(path: Path, plan: StreamPlan, progress: Progress | None =
     last = _look(path, senders, receivers)
     for system in senders:
         path.stop(system, 1)
-    _wait_settled(path, senders, receivers)
+    _wait_settled(path, senders, receivers, drops_before)
     for system in path.systems:
         path.stop(system, 2)
     for system in path.systems:
@@ -112,7 +113,9 @@ def measure_throughput(path: Path, plan: StreamPlan, progress: Progress | None =
 
 
 def _note_first_packet(path: Path, receivers: list[System]) -> None:
-    """Remember when the path's very first packet arrived. A path on which nothing does is measured all the same."""
+    """Remember when the path's very first packet arrived. A path on which nothing does is measured all the
+    same.
+    """
     if path.first_packet_at is None:
         deadline = time.monotonic() + WARM_UP_SECONDS
         while not (arrived := _arrived(receivers)) and time.monotonic() < deadline:
@@ -146,24 +149,27 @@ def _wait_window(path: Path, seconds: float, progress: Progress | None) -> None:
             progress("", (step + 1) / steps)
 
 
-def _wait_settled(path: Path, senders: list[System], receivers: list[System]) -> None:
-    """Wait until every frame sent has arrived, or nothing has come for _QUIET_SECONDS."""
-    deadline = time.monotonic() + _SETTLE_SECONDS
+def _wait_settled(path: Path, senders: list[System], receivers: list[System], drops_before: int) -> None:
+    """Wait until every frame sent has arrived or is known to be dropped, or nothing has happened for
+    _QUIET_SECONDS.
+    """
     path.family.wait_until(
         lambda: all(system.board.read(words.PHASE) >= words.STOPPED_SENDING for system in senders),
         _SETTLE_SECONDS,
         "the end of sending",
     )
-    arrived, since = -1, time.monotonic()
-    while time.monotonic() < deadline:
-        now = _arrived(receivers)
-        if now >= _total(senders, words.SENT):
+    sent = _total(senders, words.SENT)
+    known, since = -1, time.monotonic()
+    while time.monotonic() - since < _QUIET_SECONDS:
+        arrived = _arrived(receivers)
+        if arrived >= sent:
             return
-        if now != arrived:
-            arrived, since = now, time.monotonic()
-        elif time.monotonic() - since > _QUIET_SECONDS:
+        now = arrived + path.count_drops() - drops_before
+        if now >= sent:
             return
-        path.family.wait_time(0.002)
+        if now != known:
+            known, since = now, time.monotonic()
+        path.family.wait_time(_LOOK_SECONDS)
 
 
 def _arrived(receivers: list[System]) -> int:

@@ -118,6 +118,11 @@ class Path(ABC):
         """What all processes have counted so far. Only between streams: a busy system does not answer."""
         return Counters.of([self.family.call(child, "count") for child in self.children])
 
+    def count_drops(self) -> int:
+        """Frames that the card and the layers have dropped so far; they answer while systems are busy."""
+        parts = [self.family.call(child, "count") for child in (self.card, *self.layers)]
+        return Counters.of(parts).drops.total()
+
     def next_sequence(self, flows: int) -> int:
         """A first sequence number that no earlier stream of this path has come near."""
         self._sequence += 1 << 44
