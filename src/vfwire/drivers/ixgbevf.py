@@ -1,9 +1,12 @@
 """The 82599 VF's poll-mode driver. It sees a function handle and nothing else.
 
+    Ixgbevf.warm_up()
     with Pool() as pool, Ixgbevf.open(VfioUserFunction(path), pool) as nic:
         frames = burst(32)
         count = nic.receive(frames)
+        views = pool.views(frames[:count])
         sent = nic.transmit(frames, count)
+        pool.give(frames[sent:count])
 
 Initialisation in the datasheet's order (4.5, 4.6.7 and 4.6.8 for the rings; Linux ixgbevf for the mailbox).
 """
@@ -19,7 +22,7 @@ from numpy.typing import NDArray
 from vfwire import __version__
 from vfwire.datapath.bursts import receive_burst, transmit_burst
 from vfwire.datapath.ixgbevf_driver import BATCH, ixgbevf_start, ixgbevf_take_back
-from vfwire.datapath.port import IXGBEVF, QUEUE
+from vfwire.datapath.port import FRAME, IXGBEVF, POOL, QUEUE
 from vfwire.drivers.ixgbevf_mailbox import Mailbox
 from vfwire.drivers.verbs import DriverInfo, Pool
 from vfwire.errors import PeerGone, UnsupportedMachine, UsageError, VfwireError, WaitTimeout
@@ -106,6 +109,19 @@ class Ixgbevf:
             raise
         return driver
 
+    @staticmethod
+    def warm_up() -> None:
+        """Compile what this driver calls, or load it from the cache, before anybody waits: seconds the first time."""
+        queues = _queue_records(1)
+        queues[0].kind, queues[0].size = IXGBEVF, SMALLEST_RING
+        queues[0].tail = SMALLEST_RING - 1  # nothing to be had, and no room
+        words, stack, frames = np.zeros(1, POOL).view(np.recarray), np.zeros(1, np.int64), np.zeros(1, FRAME)
+        ixgbevf_start(queues[:0], queues[:0], words, stack)
+        ixgbevf_take_back(queues[:0], words, stack)
+        receive_burst(queues, 0, words, stack, frames.view(np.recarray), 0)
+        queues[0].tail = 0
+        transmit_burst(queues, 0, words, stack, frames.view(np.recarray), 0, 0)
+
     def _identify(self) -> None:
         function = self._function
         identity = (function.config_read(VENDOR_ID, 2), function.config_read(DEVICE_ID, 2))
@@ -124,7 +140,9 @@ class Ixgbevf:
         tx_queues, rx_queues = self.mailbox.queues()
         if queues > min(tx_queues, rx_queues):
             raise UsageError(f"{queues} queues asked for; this VF has {min(tx_queues, rx_queues)}")
-        self.mailbox.set_longest_frame(self.mtu + ETHERNET_BYTES + FCS_BYTES)  # a jumbo card's PF insists on it
+        self.mailbox.set_longest_frame(
+            self.mtu + ETHERNET_BYTES + FCS_BYTES
+        )  # a jumbo card's PF insists on it
         self._function.write32(0, reg.VTEIMC, reg.EICR_MASK)
 
     def _set_up_memory(self) -> None:
@@ -282,6 +300,22 @@ class Ixgbevf:
     def transmit(self, frames: Any, count: int, queue: int = 0) -> int:
         """See drivers.verbs.Driver."""
         return int(transmit_burst(self.tx, queue, self.pool.words, self.pool.stack, frames, 0, count))
+
+    def wait_sent(self, seconds: float = LINK_SECONDS) -> None:
+        """Wait until the card has fetched every frame that `transmit` took: `close` would drop the rest.
+
+        Raises WaitTimeout, PeerGone.
+        """
+        deadline = time.monotonic() + seconds
+        for number in range(len(self.tx)):
+            tail = int(self.tx[number].tail) & (self.ring_size - 1)
+            while (head := self._function.read32(0, reg.VFTDH + reg.QUEUE_STRIDE * number)) != tail:
+                self.check()
+                if time.monotonic() > deadline:
+                    raise WaitTimeout(
+                        f"queue {number} is not sent after {seconds:g} s: head {head}, tail {tail}"
+                    )
+                os.sched_yield()
 
     @property
     def traps(self) -> int:

@@ -67,6 +67,38 @@ class Pool:
             raise ValueError("address outside the pool")
         return self.memory.array[offset : offset + length]
 
+    def views(self, frames: Any) -> list[NDArray[np.uint8]]:
+        """The bytes of each entry of a burst (uint8[length]), without a copy: write to change what is sent."""
+        return [
+            self.view(address, length)
+            for address, length in zip(frames.address.tolist(), frames.length.tolist(), strict=True)
+        ]
+
+    def take(self, frames: Any, length: int) -> int:
+        """Have entries of a burst point to free buffers, as frames of `length` bytes (what lies there is old).
+
+        Returns how many: fewer than len(frames) when the pool runs low. They are the caller's, to send or give.
+        """
+        words = self.words[0]
+        if not 0 < length <= self.buffer_bytes - int(words.headroom):
+            raise ValueError(f"a frame of {length} bytes does not fit into a buffer")
+        free = int(words.free)
+        count = min(len(frames), free)
+        taken = frames[:count]
+        taken[:] = np.zeros((), FRAME)
+        taken.address = self.stack[free - count : free][::-1] + int(words.headroom)
+        taken.length = length
+        words.free = free - count
+        return count
+
+    def give(self, frames: Any) -> None:
+        """Give the buffers of a burst's entries back: those received and not sent, or not taken by `transmit`."""
+        words = self.words[0]
+        free = int(words.free)
+        base = int(words.first)
+        self.stack[free : free + len(frames)] = (frames.address - base) // self.stride * self.stride + base
+        words.free = free + len(frames)
+
     def close(self) -> None:
         self.memory.close()
 

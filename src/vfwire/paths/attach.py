@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from vfwire.bus.vfio_user.client import VfioUserFunction
-from vfwire.datapath.ixgbevf_driver import ixgbevf_start, ixgbevf_take_back
 from vfwire.datapath.port import IXGBEVF, POOL, QUEUE
 from vfwire.datapath.tap import BURST, FAILED, IDLE, PIECES, TAP, drop_staged, run_tap
 from vfwire.drivers.ixgbevf import Ixgbevf
@@ -216,8 +215,7 @@ def warm_up_attach(progress: Callable[[str], None] | None = None) -> None:
     queues: Any = np.zeros(1, QUEUE).view(np.recarray)
     none, pools = queues[:0], np.zeros(1, POOL).view(np.recarray)
     stack, taps = np.zeros(1, np.int64), np.zeros(1, TAP).view(np.recarray)
-    ixgbevf_start(none, none, pools, stack)
-    ixgbevf_take_back(none, pools, stack)
+    Ixgbevf.warm_up()
     Netfront.warm_up()
     queues[0].kind = IXGBEVF
     taps[0].pieces = 1  # more than the pool has, so that nothing is read
