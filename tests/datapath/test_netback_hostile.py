@@ -241,6 +241,55 @@ def test_a_flood_of_made_up_addresses(rig: Rig) -> None:
     assert not overheard  # both are known again
 
 
+def to_the_uplink(near: Rig, far: Rig) -> Front:
+    """A front whose frames go to the uplink, and are fetched whole for it."""
+    there, one = far.fronts[1], near.fronts[0]
+    there.transmit([there.frame(BROADCAST)])
+    for _ in range(3):
+        far.round()
+        near.round(2)
+    one.transmit([one.frame(there.mac)])
+    near.settle()
+    assert near.host.vifs[0].whole
+    return one
+
+
+@pytest.mark.parametrize("spoil", [spoil_revoke, spoil_foreign, spoil_frame, spoil_reference])
+def test_a_bad_grant_on_the_way_to_the_uplink(spoil: Callable[[Front, Any], None]) -> None:
+    far = Rig(2)
+    near = Rig(2, uplink=far.fronts[0])
+    one = to_the_uplink(near, far)
+    there, since, free = far.fronts[1], one.tx.rsp_prod, far.fronts[0].free
+    spoil(one, next_request(one, one.frame(there.mac, b"bad")))
+    request = next_request(one, one.frame(there.mac, b"long"))
+    request.size = 4000
+    next_request(one, one.frame(one.mac, b"to itself"))
+    near.round()
+    assert statuses(one, since) == [-1, -1, 0]
+    assert near.drops() == {"bad grant": 1, "bad size": 1, "destination is where it came from": 1}
+    assert far.fronts[0].free == free
+    one.transmit([one.frame(there.mac, b"good")])
+    for _ in range(3):
+        near.round()
+        far.round()
+    assert [data[14:18] for data in there.receive()][-1] == b"good"
+    near.close()
+    far.close()
+
+
+def test_stopping_in_the_middle_of_a_burst_loses_no_buffer() -> None:
+    far = Rig(2)
+    near = Rig(2, uplink=far.fronts[0])
+    one = to_the_uplink(near, far)
+    free = far.fronts[0].free
+    one.transmit([one.frame(far.fronts[1].mac)] * 10)
+    next_request(one, one.frame(far.fronts[1].mac)).flags = 8
+    assert near.round() == netback.VIF_STOPPED
+    assert far.fronts[0].free == free
+    near.close()
+    far.close()
+
+
 NOISE = st.binary(min_size=0, max_size=400)
 INDEX = st.one_of(st.integers(0, 300), st.integers(0, 0xFFFF_FFFF))
 

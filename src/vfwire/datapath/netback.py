@@ -1,11 +1,12 @@
 """The loop of a virtualization layer: frames of its vifs and its uplink, through a learning bridge, in
 bursts.
 
-A burst from a vif: take up to BURST requests, fetch the first 16 bytes of each frame (one batch of grant
-copies), let the bridge decide, copy the frames to where they go (a second batch: into another vif's granted
-pages, or into a buffer for the uplink), answer the requests, wake the vif if it asks for it. A frame from the
-uplink is copied straight out of its receive buffer. The header that the bridge looked at is the header that
-is delivered: a guest that changes its frame meanwhile gains nothing.
+A burst from a vif: take up to BURST requests, fetch the frames (one batch of grant copies), let the bridge
+decide, send them on, answer the requests, wake the vif if it asks for it. Frames of a vif whose last one went to
+the uplink are fetched whole, into buffers that the uplink then sends. Of others only the first 16 bytes are fetched to
+decide by, and the frame is copied once the bridge has decided (a second batch), into another vif's granted page.
+A frame from the uplink is copied straight out of its receive buffer. The header that the bridge looked at is the
+header that is delivered: a guest that changes its frame meanwhile gains nothing.
 """
 
 from vfwire.datapath.bridge import mac_at
@@ -17,6 +18,7 @@ from vfwire.datapath.netback_move import (
     deliver_backlog,
     forward,
     forward_own,
+    give_back_requests,
     make_moves,
     push_received,
     stop_vif,
@@ -118,11 +120,18 @@ def _take_requests(layer, v, count):  # type: ignore[no-untyped-def]
         op.source = gref
         op.source_offset = offset
         op.dest_domain = OWN
-        op.dest = layer.headers + i * HEADER_ROOM
-        op.length = min(size, HEADER)
         op.prefix = 0
+        request.buffer = take_own(layer) if vif.whole else 0
+        if request.buffer != 0:
+            request.fetched = request.buffer
+            op.length = size
+        else:
+            request.fetched = layer.headers + i * HEADER_ROOM
+            op.length = min(size, HEADER)
+        op.dest = request.fetched
         if flags & NETTXF_EXTRA_INFO:
             stop_vif(layer, vif, STOP_EXTRA_INFO)
+            give_back_requests(layer, i + 1)
             return False
         if vif.chain or flags & NETTXF_MORE_DATA:
             if not vif.chain:
@@ -140,14 +149,13 @@ def _take_requests(layer, v, count):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _blank_checksum(layer, v, i, port):  # type: ignore[no-untyped-def]
-    """A frame without its checksum comes into an own buffer first, where nobody changes it under the sum."""
-    request = request_of(layer, i)
+def _fetch_rest(layer, v, request):  # type: ignore[no-untyped-def]
+    """A frame of which only the header was fetched comes into an own buffer; False when it cannot."""
     make_moves(layer)
     buffer = take_own(layer)
     if buffer == 0:
         drop(layer, v + 1, DROP_NO_BUFFER)
-        return
+        return False
     op = copy_of(layer, 0)
     op.source_domain = v
     op.source = request.gref
@@ -155,19 +163,37 @@ def _blank_checksum(layer, v, i, port):  # type: ignore[no-untyped-def]
     op.dest_domain = OWN
     op.dest = buffer
     op.length = request.size
-    op.prefix = layer.headers + i * HEADER_ROOM
+    op.prefix = request.fetched
     if grant_copy(layer.domains, layer.copies, 1) != 0:
         drop(layer, v + 1, DROP_BAD_GRANT)
         request.status = NETIF_RSP_ERROR
         give_own(layer, buffer)
-        return
+        return False
     layer.copied_bytes += request.size
-    if complete_checksum(buffer, request.size):
-        forward_own(layer, port, v + 1, buffer, request.size, NETRXF_DATA_VALIDATED)
+    request.buffer = buffer
+    return True
+
+
+@inlined
+def _forward_request(layer, v, i, port):  # type: ignore[no-untyped-def]
+    """Send the frame of request `i` on its way."""
+    request = request_of(layer, i)
+    flags = NETRXF_DATA_VALIDATED if request.flags & NETTXF_DATA_VALIDATED else 0
+    if request.flags & NETTXF_CSUM_BLANK:
+        # The sum is taken over an own buffer, where nobody changes what it covers.
+        if request.buffer == 0 and not _fetch_rest(layer, v, request):
+            return
+        if not complete_checksum(request.buffer, request.size):
+            drop(layer, v + 1, DROP_CHECKSUM)
+            request.status = NETIF_RSP_ERROR
+            give_own(layer, request.buffer)
+            return
+        flags = NETRXF_DATA_VALIDATED
+    if request.buffer != 0:
+        forward_own(layer, port, v + 1, request.buffer, request.size, flags)
     else:
-        drop(layer, v + 1, DROP_CHECKSUM)
-        request.status = NETIF_RSP_ERROR
-        give_own(layer, buffer)
+        source = request.gref
+        forward(layer, port, v + 1, v, source, request.offset, request.size, request.fetched, flags, i)
 
 
 @inlined
@@ -175,27 +201,23 @@ def _forward_requests(layer, v, count, now):  # type: ignore[no-untyped-def]
     vif = vif_of(layer, v)
     for i in range(count):
         request = request_of(layer, i)
-        if request.status != NETIF_RSP_OKAY:
-            continue
-        if fetch_of(layer, i).status != GNTST_OKAY:
+        op = fetch_of(layer, i)
+        port = NOT_AT_ALL
+        if request.status == NETIF_RSP_OKAY and op.status != GNTST_OKAY:
             drop(layer, v + 1, DROP_BAD_GRANT)
             request.status = NETIF_RSP_ERROR
-            continue
-        vif.tx_frames += 1
-        vif.tx_bytes += request.size
-        layer.copied_bytes += HEADER
-        layer.credit -= (request.size + WIRE_OVERHEAD_BYTES) * 8_000_000_000
-        header = layer.headers + i * HEADER_ROOM
-        port = decide(layer, v + 1, mac_at(header), mac_at(header + ETHERNET_SOURCE), now)
-        if port == NOT_AT_ALL:
-            continue
-        if request.flags & NETTXF_CSUM_BLANK:
-            _blank_checksum(layer, v, i, port)
-            continue
-        flags = 0
-        if request.flags & NETTXF_DATA_VALIDATED:
-            flags = NETRXF_DATA_VALIDATED
-        forward(layer, port, v + 1, v, request.gref, request.offset, request.size, header, flags, i)
+        elif request.status == NETIF_RSP_OKAY:
+            vif.tx_frames += 1
+            vif.tx_bytes += request.size
+            layer.copied_bytes += op.length
+            layer.credit -= (request.size + WIRE_OVERHEAD_BYTES) * 8_000_000_000
+            header = request.fetched
+            port = decide(layer, v + 1, mac_at(header), mac_at(header + ETHERNET_SOURCE), now)
+        if port != NOT_AT_ALL:
+            vif.whole = port == UPLINK
+            _forward_request(layer, v, i, port)
+        elif request.buffer != 0:
+            give_own(layer, request.buffer)
     make_moves(layer)
 
 

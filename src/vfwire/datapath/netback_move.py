@@ -335,3 +335,11 @@ def push_received(layer):  # type: ignore[no-untyped-def]
             if wake:
                 vif.notified += 1
                 signal_eventfd(vif.rx_event)
+
+
+@inlined
+def give_back_requests(layer, count):  # type: ignore[no-untyped-def]
+    """The buffers that were taken for the first `count` requests of a burst that goes nowhere."""
+    for i in range(count):
+        if request_of(layer, i).buffer != 0:
+            give_own(layer, request_of(layer, i).buffer)

@@ -32,6 +32,10 @@ VIF = np.dtype(
         ("tx_cons", "i8"),  # requests taken, all of them answered (free-running)
         ("tx_event", "i8"),  # eventfd that tells it of transmit responses
         ("chain", "i8"),  # a refused frame goes on in the next request
+        (
+            "whole",
+            "i8",
+        ),  # its last frame went to the uplink: the next ones are fetched whole, into buffers for it
         ("rx", "i8"),  # its receive ring, mapped
         ("rx_known", "i8"),  # requests that it was last seen to have made
         ("rx_cons", "i8"),  # requests taken
@@ -139,7 +143,16 @@ LAYER = np.dtype(
 )
 
 REQUEST = np.dtype(
-    [("gref", "i8"), ("offset", "i8"), ("flags", "i8"), ("id", "i8"), ("size", "i8"), ("status", "i8")],
+    [
+        ("gref", "i8"),
+        ("offset", "i8"),
+        ("flags", "i8"),
+        ("id", "i8"),
+        ("size", "i8"),
+        ("status", "i8"),
+        ("fetched", "i8"),  # address of the whole frame in an own buffer, or of its header
+        ("buffer", "i8"),  # that buffer, or 0
+    ],
     align=True,
 )
 

@@ -27,7 +27,7 @@ from vfwire.paths.vifs import Vif, VifControl
 
 DEFAULT_CAP_BPS = 5e9
 SLICE_NS = 20_000_000  # how long signals may wait for Python while there is traffic
-SPIN_NS = 50_000  # how long an idle layer looks before it sleeps, giving its core away meanwhile
+SPIN_NS = 200_000  # how long an idle layer looks before it sleeps, giving its core away meanwhile
 # the longest sleep where the uplink has no interrupt: what a frame may wait for a sleeping layer
 BLIND_NS = 200_000
 XEN_OUI = bytes((0x00, 0x16, 0x3E))

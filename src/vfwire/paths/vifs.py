@@ -49,7 +49,7 @@ class VifControl:
         self._quit_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._selector.register(self._quit_fd, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._run, name="xenbus", daemon=True)
-        self._rounds_seen = -1
+        self._loop_seen = (-1, False)
 
     def start(self) -> None:
         self._thread.start()
@@ -180,10 +180,9 @@ class VifControl:
         hangs in the write that would wake that guest. Empty those eventfds when the loop stands still while
         not asleep.
         """
-        rounds = self._layer.rounds
-        if rounds == self._rounds_seen and not self._layer.asleep:
+        seen = (self._layer.rounds, self._layer.asleep)
+        if seen == self._loop_seen and not self._layer.asleep:
             for vif in self._vifs.values():
                 for channel in vif.backend.channels.values():
-                    os.set_blocking(channel.notify_fd, False)
-                    channel.empty()
-        self._rounds_seen = rounds
+                    channel.free_writer()
+        self._loop_seen = seen

@@ -56,10 +56,15 @@ class EventChannel:
         except BlockingIOError:
             return False
 
-    def empty(self) -> None:
-        """Take back what we sent and nobody took: whoever hangs in a write to it goes on."""
+    def free_writer(self) -> None:
+        """Let go on whoever hangs in a write to `notify_fd` because the other side has filled it up and made it block.
+
+        What was pending there is pending afterwards: no event is lost.
+        """
+        os.set_blocking(self.notify_fd, False)
         with contextlib.suppress(BlockingIOError):
             os.read(self.notify_fd, 8)
+            os.eventfd_write(self.notify_fd, 1)
 
     def close(self) -> None:
         """Close both descriptors. Safe to call twice."""
