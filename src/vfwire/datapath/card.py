@@ -24,7 +24,6 @@ BUDGET = 256  # descriptors of one queue before the next queue has its turn
 TURN = 1 << 52  # and what they may cost (562 KB on the wire): one descriptor can ask for 32,768 segments
 SCAN_ROUNDS = 64  # busy rounds between two looks for newly enabled rings
 NAP_SHIFT = 3
-QUIET_ROUNDS = 64  # empty rounds before the core is offered to others
 
 
 @inlined
@@ -135,7 +134,7 @@ def run_card(state):  # type: ignore[no-untyped-def]
             nap = min((now - idle_since) >> NAP_SHIFT, control.nap_ns)
             if wait_fds(control.pollfd, 1, nap) > 0:
                 drain_eventfd(control.kick)
-        elif quiet > QUIET_ROUNDS:
+        elif quiet > control.quiet_rounds:
             yield_core()
 
 

@@ -74,6 +74,7 @@ CONTROL = np.dtype(
         ("rounds", "i8"),
         ("busy_rounds", "i8"),
         ("sleeps", "i8"),
+        ("quiet_rounds", "i8"),  # empty rounds before it offers its core to others
         ("spin_ns", "i8"),  # how long it polls without work before it sleeps
         ("nap_ns", "i8"),  # its longest sleep
         ("header", "i8"),  # scratch: private bytes for the headers of the frame in hand

@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 
 SPIN_NS = 200_000
 NAP_NS = 4_000_000
+QUIET_ROUNDS = 64
 _POLLIN = 1
 _PARK_SECONDS = 2.0  # the loop answers between two frames; only a starved core takes longer than microseconds
 _STOP_SECONDS = 5.0
@@ -39,7 +40,8 @@ class Engine:
     """The loop of all cards of one process, as a thread that holds no lock of the interpreter.
 
     functions_per_card: how many functions each card has. pin: the core of the loop's thread, None for any.
-    spin_ns: how long the loop polls without work before it naps; nap_ns: its longest nap.
+    spin_ns: how long the loop polls without work before it naps; nap_ns: its longest nap. quiet_rounds: empty
+    rounds before it offers its core to others: few where it shares the core with those who wait for it.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Engine:
         pin: int | None = None,
         spin_ns: int = SPIN_NS,
         nap_ns: int = NAP_NS,
+        quiet_rounds: int = QUIET_ROUNDS,
     ) -> None:
         if pin is not None and pin not in os.sched_getaffinity(0):
             raise UsageError(f"core {pin} cannot be had", f"choose among {sorted(os.sched_getaffinity(0))}")
@@ -63,6 +66,7 @@ class Engine:
         control.header = self._header.ctypes.data
         control.spin_ns = spin_ns
         control.nap_ns = nap_ns
+        control.quiet_rounds = quiet_rounds
         self._request = self._field("request")
         self._acknowledged = self._field("acknowledged")
         self._lock = threading.RLock()
@@ -149,7 +153,9 @@ class Engine:
         return []
 
     def blocked_lately(self, function: int) -> bool:
-        """Whether this function's guest has just held the loop by an eventfd: it may not hand in others so soon."""
+        """Whether this function's guest has just held the loop by an eventfd: it may not hand in others so
+        soon.
+        """
         return time.monotonic() < self._blockers.get(function, 0.0)
 
     def report_faults(self) -> list[int]:

@@ -6,7 +6,7 @@ bridge of one layer.
 """
 
 from vfwire.paths.path import Path, PathOptions
-from vfwire.paths.pinning import CARD, LAYERS
+from vfwire.paths.pinning import CARD, LAYERS, shares_core
 from vfwire.paths.process import Child, Family
 from vfwire.paths.replay import addresses_of
 from vfwire.paths.roles import HOST, CardRole, LayerRole
@@ -21,8 +21,11 @@ class DefaultPath(Path):
 
     def _fork_card(self) -> Child:
         directory, core = self.family.directory.path, self.cores[CARD]
+        shared = shares_core(self.cores, CARD)
         cards = 1 if self.options.same_host else 2
-        return self.family.fork("default card", lambda: CardRole(directory, core, cards, 1, host=True))
+        return self.family.fork(
+            "default card", lambda: CardRole(directory, core, cards, 1, host=True, shared=shared)
+        )
 
     def _fork_layers(self) -> list[Child]:
         return [self._fork_layer(LAYERS[number]) for number in range(self.layer_count)]

@@ -4,7 +4,7 @@ Both cards are in one process, so that a frame crosses them in one copy.
 """
 
 from vfwire.paths.path import Path
-from vfwire.paths.pinning import CARD
+from vfwire.paths.pinning import CARD, shares_core
 from vfwire.paths.process import Child
 from vfwire.paths.replay import PF_SETTINGS
 from vfwire.paths.roles import CardRole
@@ -16,8 +16,11 @@ class EnhancedPath(Path):
 
     def _fork_card(self) -> Child:
         directory, core = self.family.directory.path, self.cores[CARD]
+        shared = shares_core(self.cores, CARD)
         cards, vfs = (1, 2) if self.options.same_host else (2, 1)
-        return self.family.fork("enhanced card", lambda: CardRole(directory, core, cards, vfs, host=False))
+        return self.family.fork(
+            "enhanced card", lambda: CardRole(directory, core, cards, vfs, host=False, shared=shared)
+        )
 
     def open(self) -> None:
         sockets = self.family.call(

@@ -20,7 +20,8 @@ def usable_cores() -> list[int]:
 def place(layers: int, cores: list[int]) -> dict[str, int]:
     """The core of each process of a path with as many virtualization layers (0, 1 or 2).
 
-    A layer shares with its own system where cores are few: the two wait for each other, as the systems do.
+    On two cores the layers share the card's: tried against every other split, that moved the most frames
+    (their work and the systems' are about as much).
     """
     if not cores:
         raise ValueError("no core to run on")
@@ -36,6 +37,11 @@ def place(layers: int, cores: list[int]) -> dict[str, int]:
     for at in range(layers):
         placed[LAYERS[at]] = card if len(rest) == 1 else rest[(at + 2) % len(rest)]
     return placed
+
+
+def shares_core(placed: dict[str, int], name: str) -> bool:
+    """Whether another process of the path runs on the same core."""
+    return list(placed.values()).count(placed[name]) > 1
 
 
 def pin(core: int) -> None:

@@ -13,7 +13,7 @@ from vfwire.bus.vfio_user.client import VfioUserFunction
 from vfwire.bus.vfio_user.server import Server
 from vfwire.devices.card import Card, functions_of
 from vfwire.devices.dma_maps import allow_descriptors
-from vfwire.devices.engine import Engine
+from vfwire.devices.engine import QUIET_ROUNDS, Engine
 from vfwire.drivers.ixgbevf import Ixgbevf
 from vfwire.drivers.netfront import Netfront
 from vfwire.drivers.verbs import Driver, Pool
@@ -28,21 +28,29 @@ from vfwire.paths.pinning import pin
 from vfwire.paths.replay import Addresses, addresses_of
 
 HOST = "host"
+SHARED_QUIET_ROUNDS = (
+    4  # of a card on a core with layers: measured, a third off the default path's round trip
+)
 SPIN_NS = 500_000  # of a layer before it sleeps: to arm the card's interrupt and wake costs it half as much
 _READY_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 
 class CardRole:
-    """One or two cards, joined by a link, in one process; each function on a socket of its own."""
+    """One or two cards, joined by a link, in one process; each function on a socket of its own.
+
+    shared: others run on the card's core.
+    """
 
     busy = False
 
-    def __init__(self, directory: Path, core: int, cards: int, vfs: int, *, host: bool) -> None:
+    def __init__(self, directory: Path, core: int, cards: int, vfs: int, *, host: bool, shared: bool) -> None:
         self._directory = directory
         self._servers: list[Server] = []
         pin(core)
-        self._engine = Engine([functions_of(vfs, host_function=host)] * cards, pin=core)
+        rounds = SHARED_QUIET_ROUNDS if shared else QUIET_ROUNDS
+        functions = [functions_of(vfs, host_function=host)] * cards
+        self._engine = Engine(functions, pin=core, quiet_rounds=rounds)
         self._vfs, self._host = vfs, host
         self._cards: list[Card] = []
         self._count = cards
