@@ -19,6 +19,7 @@ READ, WRITE, DATA = 0, 64, 128
 RECORD = 8
 SKIP = 0xFFFFFFFF
 LONGEST = 16384
+LAST = 1 << 62  # position: so far no link gets in a lifetime
 
 
 @inlined
@@ -32,7 +33,7 @@ def link_push(state, ring):  # type: ignore[no-untyped-def]
     place = write & (LINK_BYTES - 1)
     rest = LINK_BYTES - place
     extra = rest if rest < need else 0
-    if used < 0 or used > LINK_BYTES - need - extra or length > LONGEST:
+    if used < 0 or used > LINK_BYTES - need - extra or length > LONGEST or not 0 <= write <= LAST:
         return False
     if extra:
         store32(ring + DATA + place, SKIP)
@@ -57,7 +58,7 @@ def link_peek(ring):  # type: ignore[no-untyped-def]
     if used == 0:
         return 0, 0, 0, read
     place = read & (LINK_BYTES - 1)
-    if used < 0 or used > LINK_BYTES or read & 15:
+    if used < 0 or used > LINK_BYTES or read & 15 or not 0 <= read <= LAST:
         return 0, -1, 0, read
     length = load32(ring + DATA + place)
     if length == SKIP:
