@@ -1,0 +1,27 @@
+"""The bench's figures of the project's own: that they run, and are what they say they are."""
+
+import json
+import subprocess
+import sys
+
+from bench.driver_alone import measure
+from bench.zero_loss import line_rate_pps
+
+
+def test_line_rate_is_ethernets() -> None:
+    assert line_rate_pps(64) == 14_880_952  # RFC 2544 and RFC 1242 quote these for 10 Gb/s Ethernet
+    assert line_rate_pps(1518) == 812_743
+
+
+def test_driver_alone_is_timed() -> None:
+    (run,) = measure(runs=1, batches=2_000)
+    assert 0 < run["receive"] < 10_000
+    assert run["both"] == run["receive"] + run["transmit"]
+
+
+def test_idle_card_is_looked_at() -> None:
+    command = [sys.executable, "-m", "bench.idle", "--vfs", "2", "--seconds", "1", "--json"]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=150).stdout)
+    assert found["vfs"] == 2
+    assert 0 < found["private_mib"] < 300
+    assert found["rtt_us"]["1"]["p50"] > 0
