@@ -295,6 +295,27 @@ def test_an_uplink_through_another_layer() -> None:
     far.close()
 
 
+def test_between_one_vif_and_the_uplink_nothing_is_copied_twice() -> None:
+    """Also where the addresses are not known: a flood to the only other port is no flood."""
+    far = Rig(2)
+    near = Rig(1, uplink=far.fronts[0])
+    one, there = near.fronts[0], far.fronts[1]
+    there.transmit([there.frame(NOBODY, size=1000)] * 40)
+    far.settle()
+    near.settle()
+    assert len(one.receive()) == 40 and near.layer.copied_bytes == 40_000
+    one.transmit([one.frame(MACS[20], size=1000)])
+    near.settle()
+    before = int(near.layer.copied_bytes)
+    one.transmit([one.frame(MACS[20], size=1000)] * 40)
+    near.settle()
+    assert near.layer.copied_bytes - before == 40_000
+    far.settle()
+    assert len(there.receive()) == 41
+    near.close()
+    far.close()
+
+
 def test_an_uplink_that_takes_nothing_holds_frames_back_then_drops_them() -> None:
     """A full ring is given time; frames are lost only to an uplink that stands still, and no buffer is."""
     far = Rig(2)

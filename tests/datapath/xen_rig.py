@@ -11,7 +11,7 @@ import numpy as np
 from vfwire.bus.xen.events import EventChannel
 from vfwire.datapath import netback, netback_vif
 from vfwire.datapath import netfront as loops
-from vfwire.datapath.netback_state import DROP_CAUSES, FREE, RUNNING, Host, new_host
+from vfwire.datapath.netback_state import DROP_CAUSES, FREE, RUNNING, Host, count_vifs, new_host
 from vfwire.drivers.netfront import GRANT_PAGES, RX_RING_REF, TX_RING_REF, Netfront
 from vfwire.drivers.verbs import Pool, burst
 
@@ -162,13 +162,14 @@ class Rig:
         vif.tx_event, vif.rx_event = front.channels[0].wait_fd, front.channels[1].wait_fd
         vif.headroom = int(front.pool.words[0].headroom)
         vif.state = RUNNING
-        self.layer.vifs = max(int(self.layer.vifs), v + 1)
+        count_vifs(self.host)
         front.start()
         return front
 
     def detach(self, number: int) -> None:
         host = self.host
         netback_vif.detach_vif(host.layer, number, TX_RING_REF, RX_RING_REF)
+        count_vifs(host)
 
     def round(self, times: int = 1) -> int:
         """Let the layer go round; returns the code of the last."""

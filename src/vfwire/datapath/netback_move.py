@@ -59,11 +59,19 @@ def stop_vif(layer, vif, reason):  # type: ignore[no-untyped-def]
 
 
 @inlined
+def _flood(layer, from_port):  # type: ignore[no-untyped-def]
+    """All other ports; where there are two in all, the other one, which takes no more copies than a known address."""
+    if layer.lone == 0:
+        return FLOOD
+    return layer.lone if from_port == UPLINK else UPLINK
+
+
+@inlined
 def _decide_unlearned(layer, from_port, dst):  # type: ignore[no-untyped-def]
     if is_group(dst) and is_reserved(dst):
         drop(layer, from_port, DROP_RESERVED)
         return NOT_AT_ALL
-    return FLOOD
+    return _flood(layer, from_port)
 
 
 @inlined
@@ -89,8 +97,10 @@ def decide(layer, from_port, dst, src, now):  # type: ignore[no-untyped-def]
         if is_reserved(dst):
             drop(layer, from_port, DROP_RESERVED)
             return NOT_AT_ALL
-        return FLOOD
+        return _flood(layer, from_port)
     port = look_up(layer.table, dst, now)
+    if port == NOWHERE:
+        return _flood(layer, from_port)
     if port == from_port:
         drop(layer, from_port, DROP_SAME_PORT)
         return NOT_AT_ALL

@@ -104,6 +104,10 @@ LAYER = np.dtype(
     [
         ("vifs", "i8"),  # 1 + the highest vif in use
         ("uplink", "i8"),  # 1 when there is one
+        (
+            "lone",
+            "i8",
+        ),  # the port of the only vif there is beside an uplink, or 0: to flood is then to send to the other
         ("max_frame", "i8"),  # bytes without FCS
         ("stop_word", "i8"),  # address of an int64 that another thread sets: come back now
         ("stopped", "i8"),  # vifs that were stopped since Python last looked
@@ -314,3 +318,11 @@ def new_host(uplink_rx: Any, uplink_tx: Any, pool: Any, stack: Any) -> Host:
         own=own,
         others=tuple(arrays.values()),
     )
+
+
+def count_vifs(host: Host) -> None:
+    """To be called when a vif has come or gone, by whoever runs the loop."""
+    layer = host.layer[0]
+    running = [v for v in range(MAX_VIFS) if host.vifs[v]["state"] == RUNNING]
+    layer.vifs = max(running, default=-1) + 1
+    layer.lone = running[0] + 1 if len(running) == 1 and layer.uplink else 0

@@ -18,7 +18,16 @@ from typing import Any
 from vfwire.bus.xen.backend import Listener
 from vfwire.bus.xen.events import EdgeWaiter
 from vfwire.datapath import netback, netback_vif
-from vfwire.datapath.netback_state import DROP_CAUSES, FREE, MAX_VIFS, RUNNING, VIF, Host, new_host
+from vfwire.datapath.netback_state import (
+    DROP_CAUSES,
+    FREE,
+    MAX_VIFS,
+    RUNNING,
+    VIF,
+    Host,
+    count_vifs,
+    new_host,
+)
 from vfwire.drivers.netfront import Netfront
 from vfwire.drivers.verbs import Driver, Pool
 from vfwire.errors import UsageError, WaitTimeout
@@ -233,9 +242,8 @@ class VirtualizationLayer:
                 self._events.add(channel.wait_fd)
                 self._vif_of_fd[channel.wait_fd] = vif.number
             self._macs[vif.number] = vif.mac
-            words = self._host.layer[0]
-            words.vifs = max(int(words.vifs), vif.number + 1)
             self._host.vifs[vif.number].state = RUNNING
+            count_vifs(self._host)
 
         self.call_in_loop(begin)
 
@@ -253,6 +261,7 @@ class VirtualizationLayer:
             for name in _COUNTERS:
                 self._gone[name] += int(record[name])
                 record[name] = 0
+            count_vifs(host)
 
         self.call_in_loop(end)
 
