@@ -86,7 +86,9 @@ def main(vfs: int, seconds: float, as_json: bool) -> None:
         click.echo(json.dumps({**card, **nap, "rtt_us": pings, "cores": os.cpu_count()}))
         return
     click.echo(f"idle card, {vfs} VFs: {card['private_mib']} MiB private, {card['cpu_percent']} % of a core")
-    click.echo(f"it polls for {SPIN_NS / 1e6} ms without traffic, then naps for {NAP_NS / 1e6} ms at the most")
+    click.echo(
+        f"it polls for {SPIN_NS / 1e6} ms without traffic, then naps for {NAP_NS / 1e6} ms at the most"
+    )
     for rate, found in pings.items():
         click.echo(f"{rate:>4} pings a second: p50 {found['p50']:.1f} µs, p99 {found['p99']:.1f} µs")
 

@@ -24,14 +24,18 @@ def main(runs: int, as_json: bool) -> None:
     found = []
     with one_line_errors():
         for number in range(runs + 1):
-            answer = run_json([*program(), "compare", "--json", "--size", "64", "--seconds", "0.1"], timeout=300)
+            answer = run_json(
+                [*program(), "compare", "--json", "--size", "64", "--seconds", "0.1"], timeout=300
+            )
             progress_line(f"run {number}: {answer['run']['first_packet_s']} s")
             found.append(answer["run"]["first_packet_s"])
     median = statistics.median(found[1:])
     if as_json:
         click.echo(json.dumps({"first_packet_s": median, "runs": found[1:]}))
         return
-    click.echo(f"vfwire compare, start to first packet, machine code cached: {median:.2f} s, median of {runs}")
+    click.echo(
+        f"vfwire compare, start to first packet, machine code cached: {median:.2f} s, median of {runs}"
+    )
 
 
 if __name__ == "__main__":

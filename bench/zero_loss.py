@@ -36,7 +36,9 @@ def trial(path: Path, frame_bytes: int, seconds: float, rate: int) -> Trial:
 
 
 def search(path: Path, frame_bytes: int, seconds: float) -> ZeroLoss:
-    return search_zero_loss(partial(trial, path, frame_bytes, seconds), line_rate_pps(frame_bytes), resolution=0.02)
+    return search_zero_loss(
+        partial(trial, path, frame_bytes, seconds), line_rate_pps(frame_bytes), resolution=0.02
+    )
 
 
 @click.command()

@@ -53,7 +53,7 @@ class Pool:
         self._reserved = buffers
 
     def reserve(self, size: int, alignment: int = 4096) -> int:
-        """The address of `size` zeroed bytes in this memory that are no buffer's. Raises MemoryError when it is full."""
+        """The address of `size` zeroed bytes in this memory that are no buffer's. Raises MemoryError when full."""
         start = -(-self._reserved // alignment) * alignment
         if start + size > self.memory.size:
             raise MemoryError("the pool has no room for more rings")
