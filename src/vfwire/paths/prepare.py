@@ -9,6 +9,7 @@ import numpy as np
 
 from vfwire.datapath.card import run_card
 from vfwire.datapath.ixgbevf_driver import ixgbevf_start, ixgbevf_take_back
+from vfwire.datapath.netback import run_slice
 from vfwire.datapath.port import POOL, QUEUE
 from vfwire.devices.engine import Engine
 from vfwire.memory.compiled import is_cached
@@ -40,8 +41,8 @@ def _card_compiled_beside() -> Iterator[None]:
 
 
 def prepare(progress: Callable[[str], None] | None = None) -> None:
-    """All of it: the card, both drivers, the applications, the virtualization layer. `progress` is told each
-    part.
+    """All of it: the card, both drivers, the applications, the virtualization layer. `progress` is told each part
+    that is compiled, and none that is only loaded.
     """
     with _card_compiled_beside():
         queues, pools = np.zeros(0, QUEUE).view(np.recarray), np.zeros(1, POOL).view(np.recarray)
@@ -49,5 +50,5 @@ def prepare(progress: Callable[[str], None] | None = None) -> None:
         ixgbevf_start(queues, queues, pools, stack)
         ixgbevf_take_back(queues, pools, stack)
         warm_up_applications(progress)
-        VirtualizationLayer.warm_up(progress)
-    Engine.warm_up(progress)
+        VirtualizationLayer.warm_up(None if is_cached(run_slice) else progress)
+    Engine.warm_up(None if is_cached(run_card) else progress)
