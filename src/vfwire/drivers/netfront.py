@@ -1,8 +1,10 @@
 """The Xen PV network driver: netfront, on a virtualization layer's socket (Linux xen-netfront.c; io/netif.h).
 
 One queue pair, as Xen's toolstack gives by default; one buffer a frame. `feature-sg`, segmentation and,
-towards us,
-blank checksums are not used: a frame comes whole and with its checksums, as from any other driver here.
+towards us, blank checksums are not used: a frame comes whole and with its checksums, as from any other driver here.
+
+No stock netfront witnesses the other end: it runs under Xen alone, and Xen does not run here. What stands in for that
+is that layouts, states and keys are pinned to Xen's public headers (tests/layouts/test_xen_layouts.py).
 """
 
 from pathlib import Path
