@@ -178,15 +178,16 @@ def _put(queue, address, word0, word1):  # type: ignore[no-untyped-def]
 @inlined
 def _put_context(queue, frame):  # type: ignore[no-untyped-def]
     """The context that a frame's offloads refer to: index 1, for index 0 is the plain one of `ixgbevf_start`."""
-    l2, l3, l4 = frame.header & 0xFF, (frame.header >> 8) & 0xFF, (frame.header >> 16) & 0xFF
-    word0 = l3 | (l2 << CTXD_Q0_MACLEN_SHIFT) | ((frame.vlan & 0xFFFF) << CTXD_Q0_VLAN_SHIFT)
+    header, segment, vlan = int(frame.header), int(frame.segment), int(frame.vlan)
+    l2, l3, l4 = header & 0xFF, (header >> 8) & 0xFF, (header >> 16) & 0xFF
+    word0 = l3 | (l2 << CTXD_Q0_MACLEN_SHIFT) | ((vlan & 0xFFFF) << CTXD_Q0_VLAN_SHIFT)
     command = TXD_DTYP_CTXT | TXD_DCMD_DEXT
     if not frame.flags & TX_IPV6:
         command |= CTXD_TUCMD_IPV4
     if frame.flags & (TX_TCP_CHECKSUM | TX_SEGMENT):
         command |= CTXD_TUCMD_L4T_TCP
     word1 = command | (1 << CTXD_Q1_IDX_SHIFT) | (l4 << CTXD_Q1_L4LEN_SHIFT)
-    word1 |= (frame.segment & 0xFFFF) << CTXD_Q1_MSS_SHIFT
+    word1 |= (segment & 0xFFFF) << CTXD_Q1_MSS_SHIFT
     _put(queue, 0, word0, word1)
 
 
@@ -196,7 +197,7 @@ def _put_offloaded(queue, frames, first, entries, total):  # type: ignore[no-unt
     frame = frames[first]
     flags = frame.flags
     common = PLAIN
-    payload = total
+    payload = int(total)
     if flags & OFFLOADS:
         _put_context(queue, frame)
         common |= 1 << TXD_Q1_IDX_SHIFT
@@ -208,7 +209,8 @@ def _put_offloaded(queue, frames, first, entries, total):  # type: ignore[no-unt
             common |= TXD_Q1_IXSM
         if flags & TX_SEGMENT:
             common |= TXD_DCMD_TSE
-            payload -= (frame.header & 0xFF) + ((frame.header >> 8) & 0xFF) + ((frame.header >> 16) & 0xFF)
+            header = int(frame.header)
+            payload -= (header & 0xFF) + ((header >> 8) & 0xFF) + ((header >> 16) & 0xFF)
     common |= payload << TXD_Q1_PAYLEN_SHIFT
     for step in range(entries):
         entry = frames[first + step]
