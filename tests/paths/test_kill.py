@@ -59,7 +59,7 @@ def wait_for(process: subprocess.Popen[str], children: int) -> dict[int, str]:
     deadline = time.monotonic() + START_SECONDS
     while True:
         found = tree(process.pid)
-        if sum(name.startswith("vfwire ") for name in found.values()) >= children:
+        if sum(name.startswith("vf-") for name in found.values()) >= children:
             return found
         assert process.poll() is None and time.monotonic() < deadline, found
         select.select([], [], [], 0.005)
@@ -90,7 +90,7 @@ def kill_one(chance: random.Random, directory: Path, *, whom: str = "") -> str:
             pass
         alive = tree(process.pid)
         pidfds = [os.pidfd_open(pid) for pid in alive if Path(f"/proc/{pid}").exists()]
-        victim = chance.choice([pid for pid, name in alive.items() if whom in name] or list(alive))
+        victim = chance.choice([pid for pid, name in alive.items() if name.startswith(whom)] or list(alive))
         try:
             os.kill(victim, signal.SIGKILL)
         except ProcessLookupError:
@@ -119,7 +119,7 @@ def a_new_start_works() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("whom", ["card", "sys", "layer", "the command"])
+@pytest.mark.parametrize("whom", ["vf-card", "vf-system", "vf-layer", "the command"])
 def test_one_of_a_path_is_killed(private: Path, whom: str) -> None:
     kill_one(random.Random(whom), private, whom=whom)
 

@@ -266,7 +266,8 @@ def _become(
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the parent's to handle
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        ctypes.CDLL(None).prctl(_PR_SET_NAME, f"vfwire {name}"[:15].encode())
+        path, _, part = name.partition(" ")
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, f"vf-{part} {path}"[:15].encode())  # what ps shows has 15 bytes
         told = _serve(name, parent, channel, make_role)
         code = 0
     except BaseException:
