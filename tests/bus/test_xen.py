@@ -329,6 +329,19 @@ def test_nobody_listens(tmp_path: Path) -> None:
         XenbusFrontend.connect(tmp_path / "layer")
 
 
+def test_a_layer_that_stands_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its queue of callers is full: the next one is told so after a while, and does not hang."""
+    monkeypatch.setattr("vfwire.bus.xen.frontend.CONNECT_SECONDS", 1)
+    listener = Listener(tmp_path / "layer")
+    with contextlib.ExitStack() as stack:
+        stack.callback(listener.close)
+        for _ in range(17):
+            front = XenbusFrontend.connect(listener.path)
+            stack.callback(front.disconnect, 0.0)
+        with pytest.raises(PeerGone):
+            XenbusFrontend.connect(listener.path)
+
+
 def test_edges_are_seen_without_reading() -> None:
     """Each write is news, also while the eventfd has not been read: nobody has to read what a guest shares."""
     waiter = EdgeWaiter()

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import struct
 import time
 from pathlib import Path
 from typing import Self
@@ -13,6 +14,8 @@ from vfwire.layouts.xen_netif import KEY_STATE
 from vfwire.layouts.xen_ring import PAGE_BYTES
 from vfwire.layouts.xenbus import XenbusState
 from vfwire.memory.shared import SharedMemory
+
+CONNECT_SECONDS = 5
 
 
 class XenbusFrontend:
@@ -27,8 +30,10 @@ class XenbusFrontend:
 
     @classmethod
     def connect(cls, path: Path) -> Self:
-        """Connect to a layer's socket. Raises PeerGone when no layer listens there, PermissionDenied."""
+        """Connect to a layer's socket. Raises PeerGone when no layer is there or answers, PermissionDenied."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        # A layer that stands still accepts nobody, and its queue of callers may be full.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", CONNECT_SECONDS, 0))
         try:
             sock.connect(str(path))
         except PermissionError as error:
