@@ -24,6 +24,7 @@ BUDGET = 256  # descriptors of one queue before the next queue has its turn
 TURN = 1 << 52  # and what they may cost (562 KB on the wire): one descriptor can ask for 32,768 segments
 SCAN_ROUNDS = 64  # busy rounds between two looks for newly enabled rings
 NAP_SHIFT = 3
+PATIENCE = 6  # while a sender waits for credit, the core is kept 64 times as long: who gives it away loses line rate
 
 
 @inlined
@@ -134,7 +135,7 @@ def run_card(state):  # type: ignore[no-untyped-def]
             nap = min((now - idle_since) >> NAP_SHIFT, control.nap_ns)
             if wait_fds(control.pollfd, 1, nap) > 0:
                 drain_eventfd(control.kick)
-        elif quiet > control.quiet_rounds:
+        elif quiet > control.quiet_rounds << (PATIENCE if control.waiting else 0):
             yield_core()
 
 
