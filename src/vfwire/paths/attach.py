@@ -33,6 +33,8 @@ _LOOK_SECONDS = 1.0  # between two looks at the link, the multicast groups and t
 _FULL_SECONDS = 0.001  # between two tries while the driver's ring is full
 _LARGEST = 65_535 + ETHERNET_BYTES + 2 * VLAN_BYTES  # what the kernel hands over to be segmented
 _STANDARD_BUFFER, _KIB = 2048, 1024
+# Long rings: a system call a frame is slower than a card at line rate, which sends segments in trains.
+_RING, _JUMBO_RING = 4096, 1024
 
 
 def open_vf(path: Path, mtu: int = 1500, queues: int = 1) -> tuple[Ixgbevf, Pool]:
@@ -41,10 +43,12 @@ def open_vf(path: Path, mtu: int = 1500, queues: int = 1) -> tuple[Ixgbevf, Pool
         raise UsageError(f"a VF's MTU is 68 to 9710, not {mtu}")
     longest = mtu + ETHERNET_BYTES + VLAN_BYTES + FCS_BYTES
     size = max(_STANDARD_BUFFER, -(-longest // _KIB) * _KIB)
-    pool = Pool(4096, size)
+    ring = _RING if size == _STANDARD_BUFFER else _JUMBO_RING
+    pool = Pool(ring * (queues + 2), size)
     try:
         function = VfioUserFunction(path)
-        return Ixgbevf.open(function, pool, queues=queues, mtu=mtu, vlan_strip=False), pool
+        nic = Ixgbevf.open(function, pool, queues=queues, ring_size=ring, mtu=mtu, vlan_strip=False)
+        return nic, pool
     except BaseException:
         pool.close()
         raise
