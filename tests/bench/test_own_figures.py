@@ -21,7 +21,9 @@ def test_driver_alone_is_timed() -> None:
 
 def test_idle_card_is_looked_at() -> None:
     command = [sys.executable, "-m", "bench.idle", "--vfs", "2", "--seconds", "1", "--json"]
-    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=150).stdout)
+    found = json.loads(
+        subprocess.run(command, capture_output=True, text=True, check=True, timeout=150).stdout
+    )
     assert found["vfs"] == 2
     assert 0 < found["private_mib"] < 300
     assert found["rtt_us"]["1"]["p50"] > 0

@@ -24,7 +24,9 @@ BUDGET = 256  # descriptors of one queue before the next queue has its turn
 TURN = 1 << 52  # and what they may cost (562 KB on the wire): one descriptor can ask for 32,768 segments
 SCAN_ROUNDS = 64  # busy rounds between two looks for newly enabled rings
 NAP_SHIFT = 3
-PATIENCE = 6  # while a sender waits for credit, the core is kept 64 times as long: who gives it away loses line rate
+PATIENCE = (
+    6  # while a sender waits for credit the core is kept 64 times as long: given away, line rate is lost
+)
 
 
 @inlined
