@@ -67,6 +67,9 @@ class CabledPath(WirePath):
     def children(self) -> list[Child]:
         return [self.peer, *super().children]
 
+    def _plugged(self) -> bool:
+        return all(self.family.call(card, "plugged") for card in (self.card, self.peer))
+
     def open(self) -> None:
         """Both cards up, the cable in both."""
         sockets = []
@@ -76,10 +79,7 @@ class CabledPath(WirePath):
             )
             sockets.append(answer[0]["0"])
             self.family.call(card, "plug", path=str(self.family.directory.path / "cable"))
-        for card in (self.card, self.peer):
-            self.family.wait_until(
-                lambda card=card: self.family.call(card, "plugged"), _PLUG_SECONDS, "the cable"
-            )
+        self.family.wait_until(self._plugged, _PLUG_SECONDS, "the cable")
         self._open_systems("ixgbevf", (sockets[0], sockets[1]))
 
 

@@ -207,13 +207,12 @@ def stages(size: int, bursts: int = 20_000) -> dict[str, Any]:
         host.layer[0].max_frame, host.layer[0].learning = 1518, 1
         one, two = Bare(host, 0), Bare(host, 1)
         frames, template = burst(BATCH), template_for(MACS[1], MACS[0])
-        ends = []
-        for front, queues in ((one, one.driver.tx), (two, two.driver.rx)):
-            ends += [queues, front.pool.words, front.pool.stack]
+        sender = (one.driver.tx, one.pool.words, one.pool.stack)
+        receiver = (two.driver.rx, two.pool.words, two.pool.stack)
         _teach(host, MACS[1], 2)
         length = size - FCS_BYTES
         for rows in (times[:100], times):
-            arrived = by_stage(host.layer, *ends, frames, template.ctypes.data, length, rows)
+            arrived = by_stage(host.layer, *sender, *receiver, frames, template.ctypes.data, length, rows)
             if arrived != len(rows) * BURST:
                 raise RuntimeError(f"only {arrived} of {len(rows) * BURST} frames arrived")
         for front in (one, two):
@@ -239,7 +238,12 @@ def _pin(core: int) -> None:
 def _serve(path: Path, core: int, ready: Any, stop: Any, results: Any) -> None:
     _pin(core)
     layer = VirtualizationLayer(path, None, None)
-    threading.Thread(target=lambda: (stop.wait(), layer.stop()), daemon=True).start()
+
+    def end() -> None:
+        stop.wait()
+        layer.stop()
+
+    threading.Thread(target=end, daemon=True).start()
     layer.run(ready.set)
     results.put(("layer", layer.stats()))
 
