@@ -1,6 +1,7 @@
 """`vfwire compare`: the main job. Both paths, measured in one run, shown side by side."""
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -129,8 +130,6 @@ def _measure(
     steps: Steps, options: "PathOptions", plan: "ComparePlan"
 ) -> "tuple[list[PathRecord], float | None]":
     """The records, and the seconds from this process's start until the first packet arrived."""
-    import psutil
-
     from vfwire.measure import compare as comparison
     from vfwire.paths.default import DefaultPath
     from vfwire.paths.enhanced import EnhancedPath
@@ -146,10 +145,19 @@ def _measure(
         try:
             records = comparison.compare(paths, plan, steps.step)
             first = paths[0].first_packet_at
-            return records, first and round(first - psutil.Process().create_time(), 3)
+            return records, first and round(first - _started_at(), 3)
         finally:
             for path in paths:
                 path.close()
+
+
+def _started_at() -> float:
+    """When the kernel started this process, in seconds of CLOCK_BOOTTIME, to a clock tick (proc(5), stat field 22).
+
+    psutil's create_time adds the time of boot, which the kernel tells in whole seconds.
+    """
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager

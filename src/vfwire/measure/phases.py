@@ -120,7 +120,7 @@ def _note_first_packet(path: Path, receivers: list[System]) -> None:
         deadline = time.monotonic() + WARM_UP_SECONDS
         while not (arrived := _arrived(receivers)) and time.monotonic() < deadline:
             path.family.wait_time(_FIRST_LOOK_SECONDS)
-        path.first_packet_at = time.time() if arrived else None
+        path.first_packet_at = time.clock_gettime(time.CLOCK_BOOTTIME) if arrived else None
 
 
 def _start(path: Path, plan: StreamPlan) -> None:

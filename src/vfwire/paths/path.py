@@ -75,7 +75,7 @@ class Path(ABC):
         self.card = self._fork_card()
         self.layers = self._fork_layers()
         self.systems = (self._fork_system(0), self._fork_system(1))
-        self.first_packet_at: float | None = None  # seconds since the epoch
+        self.first_packet_at: float | None = None  # seconds of CLOCK_BOOTTIME
         self._sequence = 0
         self._closed = False
 
