@@ -9,11 +9,12 @@ PYTEST := $(BIN)/python -m pytest
 ARGS ?=
 export PIP_NO_COMPILE := 1
 
-.PHONY: help compare test coverage lint bench soak lock clean
+.PHONY: help compare test uncompiled coverage lint bench soak lock clean
 
 help:
 	@echo "make compare   run the main job: both paths, measured side by side"
 	@echo "make test      run the tests"
+	@echo "make uncompiled  run the tests of the compiled loops as plain Python, and show what they reach"
 	@echo "make coverage  run the tests, compiled and uncompiled, and show what they reach"
 	@echo "make lint      ruff and mypy"
 	@echo "make bench     measure, with what else one could pick in the same run"
@@ -28,6 +29,11 @@ test: $(VENV)/.dev
 	@$(PYTEST) $(ARGS)
 
 # Compiled loops are invisible to coverage: the tests of those floors run a second time as plain Python.
+uncompiled: $(VENV)/.dev
+	@NUMBA_DISABLE_JIT=1 $(BIN)/coverage run -m pytest tests/memory tests/datapath
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report --include='src/vfwire/memory/*,src/vfwire/datapath/*'
+
 coverage: $(VENV)/.dev
 	@$(BIN)/coverage erase
 	@$(MAKE) --no-print-directory test PYTEST="$(BIN)/coverage run -m pytest"

@@ -138,7 +138,7 @@ def test_order_is_judged_by_number(ends, boards) -> None:
 
 def test_both_ways_in_one_loop(ends, boards) -> None:
     near, far = stations(ends)
-    plan = StreamOptions(send=True, check=True, count=300, quiet_seconds=0.05)
+    plan = StreamOptions(send=True, check=True, count=300, quiet_seconds=2.0)
     threads = [
         threading.Thread(target=stream, args=(ends[0], boards[0], plan, near, far)),
         threading.Thread(target=stream, args=(ends[1], boards[1], plan, far, near)),
