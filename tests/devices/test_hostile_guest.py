@@ -249,10 +249,10 @@ def test_the_header_that_was_checked_is_the_header_that_arrives(set_up: Scene, h
             flip(address, headers[0], headers[1], 1)
             arrived, enough = 0, 2000
             for attempt in range(400):
-                flipping = threading.Thread(target=flip, args=(address, headers[0], headers[1], 200_000))
-                flipping.start()
                 for _ in range(120):
                     hostile.descriptor(at, 60 | PLAIN)
+                flipping = threading.Thread(target=flip, args=(address, headers[0], headers[1], 1_000_000))
+                flipping.start()
                 hostile.doorbell()
                 hostile.wait_taken()
                 flipping.join()
