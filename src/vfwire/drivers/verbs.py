@@ -23,7 +23,7 @@ class Pool:
 
     `memory` also has room for a driver's rings: `reserve` takes aligned bytes off its end.
     spread: put a cache line between buffers. At a stride of 2 KiB the first lines of all buffers fall into a
-    thirty-second of a cache's sets and push each other out; a line more spreads them (measured: bench/pool.py).
+    thirty-second of a cache's sets and push each other out; a line more spreads them.
     Drivers that grant whole pages want them unspread, two to a page.
     """
 
