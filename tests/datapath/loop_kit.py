@@ -16,9 +16,9 @@ from vfwire.datapath.rss import build_toeplitz_table
 from vfwire.datapath.state import (
     DROP_NAMES,
     HEADER_SCRATCH,
+    IXGBEVF_QUEUES,
     MAPS,
     MODEL_82599,
-    QUEUES,
     VECTORS,
     Drop,
     new_state,
@@ -83,7 +83,7 @@ class LoopGuest:
         self.pages = np.zeros(0x3000 // 4, np.uint32)
         self.record = bench.state.functions[number]
         self.size, self.buffer_bytes = 64, 2048
-        self.tx_next, self.rx_next = [0] * QUEUES, [0] * QUEUES
+        self.tx_next, self.rx_next = [0] * IXGBEVF_QUEUES, [0] * IXGBEVF_QUEUES
         self._room = TX_BUFFERS
         self._enter()
 
@@ -97,7 +97,7 @@ class LoopGuest:
             1514,
         )
         record.pages, record.mac = self.pages.ctypes.data, int.from_bytes(self.mac, "little")
-        record.rx_queues = record.tx_queues = QUEUES
+        record.rx_queues = record.tx_queues = IXGBEVF_QUEUES
         self.map(0, self.iova, self.iova + MEMORY, writable=1)
         assert set_mac(state, int(record.card), int(record.mac), int(record.pool), True)
         set_vlan(state, int(record.card), 0, int(record.pool), True)
@@ -227,9 +227,8 @@ class LoopBench:
         self.state.control[0].header = self._header.ctypes.data
         self.now = 1_000_000_000
         self.guests = [LoopGuest(self, number) for number in range(sum(functions))]
-        for card in range(len(functions)):
-            self.state.toeplitz[card] = build_toeplitz_table(KEY)
-            self.state.reta[card] = np.arange(128) % 4
+        self.state.toeplitz[:] = build_toeplitz_table(KEY)
+        self.state.reta[:] = np.arange(128) % 4
         if len(functions) == 2 and joined:
             self.state.cards[0].peer, self.state.cards[1].peer = 1, 0
 

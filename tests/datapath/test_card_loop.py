@@ -3,7 +3,7 @@
 import pytest
 from loop_kit import MEMORY, PAGE, PLAIN, RX_BUFFERS, RX_RINGS, LoopBench, frame, mac, tagged
 
-from vfwire.datapath.state import NOWHERE, Drop
+from vfwire.datapath.state import NOWHERE, QUEUES, Drop
 from vfwire.datapath.switch import set_vlan
 from vfwire.layouts import ixgbe_descriptors as d
 from vfwire.layouts import ixgbevf as regs
@@ -335,10 +335,10 @@ def test_the_fast_path_ends_when_the_receiver_changes(what: str) -> None:
         assert two.receive() == [] and two.drops() == {"receiver not enabled": 1}
     else:
         two.record.rss = 0xFF
-        before = int(bench.state.rx[4].frames)
+        before = int(bench.state.rx[QUEUES].frames)
         one.send(frame(two.mac, one.mac, text(0)))
         bench.rounds()
-        assert len(two.receive()) == 1 and bench.state.rx[4].frames == before + 1
+        assert len(two.receive()) == 1 and bench.state.rx[QUEUES].frames == before + 1
 
 
 @pytest.mark.parametrize(
@@ -388,7 +388,7 @@ def test_memory_that_may_only_be_read_is_not_written() -> None:
     one, two = bench.start()
     two.map(1, two.iova, two.iova + RX_BUFFERS, writable=1)
     two.map(0, two.iova + RX_BUFFERS, two.iova + MEMORY, writable=0)
-    bench.state.rx[4].map_end = 0
+    bench.state.rx[QUEUES].map_end = 0
     one.send(frame(two.mac, one.mac))
     bench.rounds()
     assert two.record.fault == Drop.BAD_DMA

@@ -7,7 +7,7 @@ from device_kit import Guest, card_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vfwire.datapath.state import MAPS
+from vfwire.datapath.state import MAPS, QUEUES
 from vfwire.errors import BadAccess, ProtocolError
 from vfwire.memory.shared import PAGE, SharedMemory
 
@@ -102,7 +102,7 @@ def test_an_unmap_turns_off_the_rings_in_it_and_forgets_the_rest() -> None:
         gone, stays = memory_of(2), memory_of(2)
         guest.function.dma_map(0, 2 * PAGE, gone, readable=True, writable=True)
         guest.function.dma_map(1 << 20, 2 * PAGE, stays, readable=True, writable=True)
-        inside, beside = guest.state.tx[4], guest.state.rx[5]
+        inside, beside = guest.state.tx[QUEUES], guest.state.rx[QUEUES + 1]
         neighbour = guest.state.tx[0]
         for queue, memory in ((inside, gone), (beside, stays), (neighbour, gone)):
             queue.on, queue.ring, queue.size = 1, memory.address + PAGE, 64

@@ -24,7 +24,7 @@ from hostile_kit import (
     wait_until,
 )
 
-from vfwire.datapath.state import Drop
+from vfwire.datapath.state import VECTORS, Drop
 from vfwire.errors import ProtocolError
 from vfwire.layouts import ixgbevf as regs
 from vfwire.layouts import vfio_user as layout
@@ -185,7 +185,7 @@ def test_interrupts_that_nobody_takes(set_up: Scene, hostile: Hostile, how: str)
     set_up.wait_rounds()
     set_up.neighbours.wait_progress()
     if how == "blocking":
-        vectors = set_up.engine.state.vectors.eventfd[8:11]
+        vectors = set_up.engine.state.vectors.eventfd[2 * VECTORS : 2 * VECTORS + 3]
         wait_until(lambda: vectors.tolist() == [-1, -1, -1], "the loss of these interrupts")
         with pytest.raises(ProtocolError) as refused:
             hostile.function.enable_interrupts(fds)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vfwire.datapath.rss import RSS_DEFAULT
+from vfwire.datapath.state import QUEUES, VECTORS
 from vfwire.errors import ProtocolError
 from vfwire.layouts import ixgbevf as regs
 from vfwire.layouts import pci
@@ -69,11 +70,15 @@ def test_a_reset_clears_ring_state_and_faults() -> None:
     with card_of() as card:
         guest = Guest(card.vfs[1])
         guest.bus_master()
-        guest.state.tx[4].on = guest.state.rx[7].on = 1
-        guest.state.tx[3].on = guest.state.tx[8 - 5].ring = 1  # a neighbour's
+        guest.state.tx[QUEUES].on = guest.state.rx[2 * QUEUES - 1].on = 1
+        guest.state.tx[QUEUES - 1].on = guest.state.tx[8 - 5].ring = 1  # a neighbour's
         guest.record.fault, guest.record.dma = 8, 0
         guest.write(regs.VFCTRL, regs.CTRL_RST)
-        assert (guest.state.tx[4].on, guest.state.rx[7].on, guest.state.tx[3].on) == (0, 0, 1)
+        assert (
+            guest.state.tx[QUEUES].on,
+            guest.state.rx[2 * QUEUES - 1].on,
+            guest.state.tx[QUEUES - 1].on,
+        ) == (0, 0, 1)
         assert (guest.record.fault, guest.record.dma) == (-1, 1)
 
 
@@ -123,7 +128,7 @@ def test_interrupt_causes_and_masks() -> None:
 def test_moderation_intervals(value: int, interval_ns: int) -> None:
     with card_of() as card:
         guest = Guest(card.vfs[1])
-        vector = guest.state.vectors[4 + 2]
+        vector = guest.state.vectors[VECTORS + 2]
         vector.next_ns = 55
         guest.write(regs.VTEITR + 8, value)
         assert vector.interval_ns == interval_ns
@@ -265,7 +270,7 @@ def test_eventfds_are_owned_and_replaced() -> None:
         guest = Guest(function)
         first, second = os.eventfd(0), os.eventfd(0)
         function.set_irqs(IrqIndex.MSIX, 1, [first, second])
-        assert guest.state.vectors.eventfd[4:8].tolist() == [-1, first, second, -1]
+        assert guest.state.vectors.eventfd[VECTORS : VECTORS + 4].tolist() == [-1, first, second, -1]
         function.trigger_irqs(IrqIndex.MSIX, 1, [False, True])
         assert os.eventfd_read(second) == 1
         third = os.eventfd(0)
@@ -273,7 +278,7 @@ def test_eventfds_are_owned_and_replaced() -> None:
         with pytest.raises(OSError):
             os.fstat(first)
         function.disable_irqs(IrqIndex.MSIX)
-        assert guest.state.vectors.eventfd[4:8].tolist() == [-1] * 4
+        assert guest.state.vectors.eventfd[VECTORS : VECTORS + 4].tolist() == [-1] * 4
         for fd in (second, third):
             with pytest.raises(OSError):
                 os.fstat(fd)

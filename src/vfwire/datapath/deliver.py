@@ -74,10 +74,10 @@ def _queue_and_hash(state, function, header, kind, l2, l3):  # type: ignore[no-u
     record = state.functions[function]
     if not record.rss:
         return 0, 0, 0
-    value, rss_type = rss_hash(state.toeplitz[record.card], header, kind, l2, l3, record.rss)
+    value, rss_type = rss_hash(state.toeplitz[function], header, kind, l2, l3, record.rss)
     if rss_type == 0:
         return 0, 0, 0
-    entry = state.reta[record.card, value & (RETA_ENTRIES - 1)]
+    entry = state.reta[function, value & (RETA_ENTRIES - 1)]
     return entry & (record.rx_queues - 1), value, rss_type
 
 

@@ -5,7 +5,7 @@ so both use atomic operations. The loop looks at every function with a cause tha
 cause that comes while the mask is set is found when the mask is cleared, so none is lost.
 """
 
-from vfwire.datapath.state import FUNCTION, VECTORS
+from vfwire.datapath.state import FUNCTION, IXGBEVF_VECTORS, VECTORS
 from vfwire.memory.compiled import inlined
 from vfwire.memory.words import fetch_and64, fetch_or64, load64, signal_eventfd
 
@@ -29,7 +29,7 @@ def raise_due(state, function, now):  # type: ignore[no-untyped-def]
     due = load64(address + CAUSES_AT) & load64(address + MASK_AT)
     sent = 0
     held = 0
-    for number in range(VECTORS):
+    for number in range(IXGBEVF_VECTORS):
         bit = 1 << number
         if not due & bit:
             continue

@@ -18,9 +18,12 @@ from vfwire.memory.tables import Tables
 
 MODEL_NONE = 0
 MODEL_82599 = 1
+MODEL_ENA = 2
 
-QUEUES = 4  # rows kept for each function; how many it has is in its record
-VECTORS = 4
+QUEUES = 32  # rows kept for each function, whatever its model; how many it has is in its record
+VECTORS = 33
+IXGBEVF_QUEUES = 4  # the first rows, which an 82599 VF uses
+IXGBEVF_VECTORS = 3
 MAPS = 128  # DMA maps of one function
 MAC_ROWS = 1024  # hash table rows of one card, a power of two
 MULTICAST_WORDS = 64  # 4,096 hash bits as 64-bit words (82599 datasheet 8.2.3.7.7, MTA)
@@ -120,8 +123,8 @@ FUNCTION = np.dtype(
         ("mask", "i8"),  # VTEIMS
         ("auto_clear", "i8"),  # VTEIAC
         ("auto_mask", "i8"),  # VTEIAM: ... to here
-        ("rx_vector", "i8", (QUEUES,)),  # VTIVAR; -1 where not valid
-        ("tx_vector", "i8", (QUEUES,)),
+        ("rx_vector", "i8", (IXGBEVF_QUEUES,)),  # VTIVAR; -1 where not valid
+        ("tx_vector", "i8", (IXGBEVF_QUEUES,)),
         ("pending", "i8"),  # vectors with a cause that moderation holds back
         ("mac", "i8"),
         ("port_vlan", "i8"),  # tag control information (vlan | qos << 13) set by the PF, 0 for none
@@ -147,9 +150,21 @@ FUNCTION = np.dtype(
         ("interrupts", "i8"),
         ("bad_dma", "i8"),
         ("throttled", "i8"),  # times its rate made it wait
+        ("hash_init", "i8"),  # ENA: what the RSS hash starts from
+        ("posted", "i8"),  # ENA: bit mask of vectors with a completion that no interrupt has told of
     ],
     align=True,
 )
+
+# An ENA queue pair's second ring, beside the fields that both models use.
+_COMPLETIONS = [
+    ("doorbell", "i8"),  # address of the word that the driver writes its free-running tail to
+    ("completions", "i8"),  # address of the completion ring
+    ("completion_size", "i8"),  # entries, a power of two
+    ("completion_bytes", "i8"),  # of one entry
+    ("completed", "i8"),  # entries posted so far: the next one's place and phase
+    ("vector", "i8"),  # -1 for none
+]
 
 _MAP_CACHE = [("map_start", "i8"), ("map_end", "i8"), ("map_delta", "i8")]
 
@@ -170,6 +185,14 @@ TX_QUEUE = np.dtype(
         ("context_mss", "i8", (2,)),
         ("frames", "i8"),
         ("bytes", "i8"),
+        *_COMPLETIONS,
+        ("llq_bytes", "i8"),  # of one low-latency-queue entry; 0: the ring lies in the guest's memory
+        ("llq_first", "i8"),  # descriptors of a frame's first entry, before its header
+        ("llq_more", "i8"),  # descriptors of each entry after it
+        ("meta_l2", "i8"),  # the last stored meta descriptor: where L3 begins ...
+        ("meta_l3", "i8"),  # ... its bytes ...
+        ("meta_l4", "i8"),  # ... those of the L4 header ...
+        ("meta_mss", "i8"),  # ... and the maximum segment size
     ],
     align=True,
 )
@@ -188,6 +211,7 @@ RX_QUEUE = np.dtype(
         ("strip_vlan", "i8"),
         ("frames", "i8"),
         ("bytes", "i8"),
+        *_COMPLETIONS,
     ],
     align=True,
 )
@@ -195,9 +219,15 @@ RX_QUEUE = np.dtype(
 VECTOR = np.dtype(
     [
         ("eventfd", "i8"),  # -1 for none
-        ("interval_ns", "i8"),  # VTEITR
+        ("interval_ns", "i8"),  # VTEITR, or an ENA's moderation as its driver last set it
         ("next_ns", "i8"),
         ("raised", "i8"),
+        (
+            "unmask",
+            "i8",
+        ),  # ENA: address of the word that the driver asks for the next interrupt by, 0 for none
+        ("armed", "i8"),  # ENA: it has asked
+        ("moderation_ns", "i8"),  # ENA: of one unit of a driver's moderation, 0 while that is off
     ],
     align=True,
 )
@@ -243,8 +273,8 @@ class CardState(Tables):
         np.int64
     ]  # (cards, 4096): bit mask of pools; row 0 is "untagged and not in a port VLAN"
     multicast: NDArray[np.int64]  # (functions, MULTICAST_WORDS): hash bits
-    toeplitz: NDArray[np.int64]  # (cards, TOEPLITZ_ENTRIES)
-    reta: NDArray[np.int64]  # (cards, RETA_ENTRIES)
+    toeplitz: NDArray[np.int64]  # (functions, TOEPLITZ_ENTRIES)
+    reta: NDArray[np.int64]  # (functions, RETA_ENTRIES): receive queues
     drops: NDArray[np.int64]  # (functions, len(Drop))
     in_hand: Any  # the one frame that the general path works on
     targets: NDArray[np.int64]  # (functions,): the functions that get it
@@ -292,8 +322,8 @@ def new_state(functions_per_card: list[int]) -> CardState:
         mac_pools=np.zeros((cards, MAC_ROWS), np.int64),
         vlan_pools=np.zeros((cards, 4096), np.int64),
         multicast=np.zeros((functions, MULTICAST_WORDS), np.int64),
-        toeplitz=np.zeros((cards, TOEPLITZ_ENTRIES), np.int64),
-        reta=np.zeros((cards, RETA_ENTRIES), np.int64),
+        toeplitz=np.zeros((functions, TOEPLITZ_ENTRIES), np.int64),
+        reta=np.zeros((functions, RETA_ENTRIES), np.int64),
         drops=np.zeros((functions, len(Drop)), np.int64),
         in_hand=_records(IN_HAND, 1),
         targets=np.zeros(functions, np.int64),

@@ -107,9 +107,10 @@ class Card:
             record = state.cards[self.number]
             record.rate_bps = self.facts.rate_bps
             key = np.frombuffer(self.facts.rss_key, np.uint8)
-            state.toeplitz[self.number] = build_toeplitz_table(key)
-            state.reta[self.number] = self.facts.reta
-            return int(record.first), int(record.functions)
+            first, count = int(record.first), int(record.functions)
+            state.toeplitz[first : first + count] = build_toeplitz_table(key)
+            state.reta[first : first + count] = self.facts.reta
+            return first, count
 
     def _new_function(
         self, first: int, pool: int, *, exact: bool, host: bool = False

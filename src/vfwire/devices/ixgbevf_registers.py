@@ -18,7 +18,7 @@ from vfwire.datapath.control_words import (
     take_word,
 )
 from vfwire.datapath.rss import RSS_DEFAULT
-from vfwire.datapath.state import QUEUES, VECTORS
+from vfwire.datapath.state import IXGBEVF_QUEUES, VECTORS
 from vfwire.devices.engine import Engine
 from vfwire.devices.ixgbevf_mailbox import Mailbox
 from vfwire.layouts import ixgbevf as regs
@@ -235,7 +235,7 @@ class ControlRegisters:
         self._plain[regs.VTIVAR + 4 * index] = value & _IVAR_MASK
         for half in range(regs.IVAR_QUEUES_PER_REGISTER):
             queue = regs.IVAR_QUEUES_PER_REGISTER * index + half
-            if queue >= min(QUEUES, self._queues):
+            if queue >= min(IXGBEVF_QUEUES, self._queues):
                 return
             entry = value >> (regs.IVAR_QUEUE_SHIFT * half)
             store_word(self._rx_vector + 8 * queue, _vector(entry))
