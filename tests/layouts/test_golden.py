@@ -9,6 +9,7 @@ from golden_tables import WITNESSES, Fact, facts
 from vfwire.layouts import ixgbe_descriptors as descriptors
 from vfwire.layouts import ixgbe_mailbox as mailbox
 from vfwire.layouts import ixgbevf, pci
+from vfwire.layouts.register import by_offset
 
 TABLES = {"ixgbevf": 100, "ixgbe_descriptors": 90, "ixgbe_mailbox": 48, "pci": 170}
 
@@ -89,7 +90,7 @@ def test_decode_knows_every_row_and_nothing_else() -> None:
 def test_two_registers_at_one_offset_are_refused() -> None:
     row = ixgbevf.REGISTERS[0]
     with pytest.raises(ValueError, match="VFCTRL and VFCTRL both claim offset 0x0"):
-        ixgbevf._by_offset((row, row))
+        by_offset((row, row))
 
 
 def test_link_speed_values_are_distinct_and_in_their_field() -> None:

@@ -13,7 +13,7 @@ transmit queue 0, in places where no queue register is: `decode` goes by exact o
 The X550's VFMRQC, VFRSSRK and VFRETA (0x3000 on) do not exist here: an 82599 VF has its PF's RSS (mailbox).
 """
 
-from typing import NamedTuple
+from vfwire.layouts.register import Register, by_offset
 
 # --- PCI: what the function says it is (82599 datasheet 9; a VF's subsystem is its PF's, here an X520-2) ----
 PCI_VENDOR = 0x8086
@@ -201,21 +201,6 @@ RING_LENGTH_MASK = 0x000FFF80  # VFRDLEN, VFTDLEN: bits 19:7
 RING_INDEX_MASK = 0x0000FFFF  # head and tail: bits 15:0
 
 
-class Register(NamedTuple):
-    """One row: `count` registers, the first at `offset`, the next `stride` bytes on.
-
-    access: RO, RW, WO, RC (a read clears), RW1C (a read clears too, writing 1 clears), RW1S (writing 1 sets),
-    WO1C (writing 1 clears what RW1S has set), MIX (by bit).
-    """
-
-    name: str
-    offset: int
-    stride: int
-    count: int  # type: ignore[assignment]  # a row has no use for tuple.count
-    access: str
-    meaning: str
-
-
 REGISTERS: tuple[Register, ...] = (
     Register("VFCTRL", VFCTRL, 0, 1, "WO", "software reset of the function"),
     Register("VFSTATUS", VFSTATUS, 0, 1, "RO", "status; read to flush posted writes"),
@@ -279,18 +264,7 @@ REGISTERS: tuple[Register, ...] = (
 )
 
 
-def _by_offset(registers: tuple[Register, ...]) -> dict[int, tuple[str, int]]:
-    names: dict[int, tuple[str, int]] = {}
-    for row in registers:
-        for index in range(row.count):
-            offset = row.offset + index * row.stride
-            if offset in names:
-                raise ValueError(f"{row.name} and {names[offset][0]} both claim offset {offset:#x}")
-            names[offset] = (row.name, index)
-    return names
-
-
-_BY_OFFSET = _by_offset(REGISTERS)
+_BY_OFFSET = by_offset(REGISTERS)
 
 
 def decode(offset: int) -> tuple[str, int] | None:
