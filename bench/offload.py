@@ -15,9 +15,16 @@ from typing import Any
 import numpy as np
 
 from vfwire.datapath.checksum import fold, sum_words
-from vfwire.datapath.packet import parse, receive_checksum_status
+from vfwire.datapath.packet import parse, parse_full
 from vfwire.datapath.rss import RSS_DEFAULT, build_toeplitz_table, rss_hash
-from vfwire.datapath.segment import fill_checksums, gather_copy, segment_fields, segment_header
+from vfwire.datapath.segment import (
+    fill_checksums,
+    gather_copy,
+    segment_fields,
+    segment_header,
+    segment_seed,
+)
+from vfwire.datapath.verify import checksum_status
 from vfwire.memory.compiled import compiled
 
 RUNS = 5
@@ -53,10 +60,11 @@ def parse_frame(loops, address, length):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def check_frame(loops, address, length):  # type: ignore[no-untyped-def]
+def check_frame(loops, address, length, nothing):  # type: ignore[no-untyped-def]
     total = 0
     for _ in range(loops):
-        total += receive_checksum_status(address, length)
+        kind, l2, l3, _, protocol, l4_bytes = parse_full(address, length)
+        total += checksum_status(address, length, kind, l2, l3, protocol, l4_bytes, nothing, nothing, 0, 0)
     return total
 
 
@@ -73,7 +81,9 @@ def hash_frame(loops, table, address, length):  # type: ignore[no-untyped-def]
 @compiled
 def fill_frame(loops, header, addresses, lengths):  # type: ignore[no-untyped-def]
     for _ in range(loops):
-        fill_checksums(header, HEADERS, 14, 20, False, 6, True, True, addresses, lengths, 1, HEADERS, MSS)
+        fill_checksums(
+            header, HEADERS, 14, 20, False, 6, True, True, False, addresses, lengths, 1, HEADERS, MSS
+        )
     return 0
 
 
@@ -81,6 +91,7 @@ def fill_frame(loops, header, addresses, lengths):  # type: ignore[no-untyped-de
 def segment_frame(loops, header, to, addresses, lengths, with_copy):  # type: ignore[no-untyped-def]
     """One segment of 1,460 bytes for each loop, through a payload of 44 of them."""
     fields = segment_fields(header, 14, 20, False)
+    seed, _ = segment_seed(header, 14, 20, fields, False)
     number = 0
     for _ in range(loops):
         sent = number * MSS
@@ -90,6 +101,7 @@ def segment_frame(loops, header, to, addresses, lengths, with_copy):  # type: ig
             20,
             20,
             fields,
+            seed,
             number,
             sent,
             MSS,
@@ -154,7 +166,9 @@ def measure() -> dict[str, tuple[float, float]]:
         results[f"checksum, {count:,} B"] = nanoseconds(sum_many, data, count)
     for name, frame in frames.items():
         results[f"parse TCP/{name}"] = nanoseconds(parse_frame, frame.ctypes.data, len(frame))
-        results[f"receive checksums TCP/{name}"] = nanoseconds(check_frame, frame.ctypes.data, len(frame))
+        results[f"receive checksums TCP/{name}"] = nanoseconds(
+            check_frame, frame.ctypes.data, len(frame), lengths[:0]
+        )
         if name.endswith(" 6 B"):
             results[f"RSS hash TCP/{name[:4]}"] = nanoseconds(
                 hash_frame, table, frame.ctypes.data, len(frame)

@@ -9,6 +9,16 @@ TCP, UDP, SCTP, ICMP = 6, 17, 132, 1
 ETHERNET = bytes.fromhex("0200000000010200000000 02".replace(" ", ""))
 
 
+def crc32c(data: bytes) -> int:
+    """Bit by bit (RFC 9260 appendix A), as the number that SCTP stores little-endian."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
 @dataclass(frozen=True)
 class Packet:
     """One IP packet: `extensions` are IPv6 extension headers as (protocol, all but the first byte)."""
@@ -83,7 +93,8 @@ class Packet:
             header = struct.pack(">HHHH", *self.ports, 8 + len(self.payload), 0)
             return self._with_checksum(header, 6) if self.udp_checksum else header
         if self.protocol == SCTP:
-            return struct.pack(">HHII", *self.ports, 1, 0)
+            header = struct.pack(">HHII", *self.ports, 1, 0)
+            return header[:8] + struct.pack("<I", crc32c(header + self.payload))
         return b""
 
     def _with_checksum(self, header: bytes, at: int) -> bytes:

@@ -121,7 +121,7 @@ class LoopGuest:
             self._write_ring(regs.VFTDBAL, self.iova + TX_RINGS + queue * PAGE + shift, queue)
             self.write(regs.VFTXDCTL, regs.TXDCTL_ENABLE, queue)
             self._write_ring(regs.VFRDBAL, self.iova + RX_RINGS + queue * PAGE + shift, queue)
-            self.write(regs.VFSRRCTL, kib, queue)
+            self.write(regs.VFSRRCTL, kib | regs.SRRCTL_DESCTYPE_ADV_ONEBUF, queue)
             self.tx_next[queue] = self.rx_next[queue] = 0
             for place in range(size):
                 self._offer(queue, place, shift)

@@ -314,7 +314,7 @@ def test_a_smaller_receive_buffer_holds_from_the_next_frame_on() -> None:
     one.send(sent)
     bench.rounds()
     assert two.receive()[0].pieces == (1414,)
-    two.write(regs.VFSRRCTL, 1)
+    two.write(regs.VFSRRCTL, 1 | regs.SRRCTL_DESCTYPE_ADV_ONEBUF)
     one.send(sent)
     bench.rounds()
     (got,) = two.receive()

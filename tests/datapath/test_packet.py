@@ -1,18 +1,17 @@
 import struct
 
 import pytest
-from frames import ETHERNET, ICMP, SCTP, TCP, UDP, Packet
+from frames import ETHERNET, SCTP, TCP, UDP, Packet
 from guarded_memory import Guarded
 from hypothesis import example, given
 from hypothesis import strategies as st
+from packet_strategies import PACKETS
 
 from vfwire.datapath import packet as subject
 from vfwire.memory.compiled import compiled
 
 MEMORY = Guarded()
 V6 = {"source": bytes(range(16)), "destination": bytes(range(16, 32))}
-IP_GOOD, IP_BAD, L4_GOOD, L4_BAD = 1, 2, 4, 8
-ANY = IP_GOOD | IP_BAD | L4_GOOD | L4_BAD
 
 
 @compiled
@@ -35,11 +34,6 @@ def packet_type_of(kind):  # type: ignore[no-untyped-def]
     return subject.packet_type(kind)
 
 
-@compiled
-def status_at(address, length):  # type: ignore[no-untyped-def]
-    return subject.receive_checksum_status(address, length)
-
-
 def parse(frame: bytes) -> tuple[int, ...]:
     short = parse_at(MEMORY.put(frame), len(frame))
     full = parse_full_at(MEMORY.put(frame), len(frame))
@@ -47,31 +41,6 @@ def parse(frame: bytes) -> tuple[int, ...]:
     return tuple(full)
 
 
-def status(frame: bytes) -> int:
-    return int(status_at(MEMORY.put(frame), len(frame)))
-
-
-OPTIONS = st.integers(0, 10).map(lambda words: b"\x01" * 4 * words)
-HOPS = st.tuples(st.sampled_from([0, 60]), st.integers(0, 2).map(lambda n: bytes([n]) + bytes(6 + 8 * n)))
-PACKETS = st.builds(
-    Packet,
-    source=st.sampled_from([bytes([10, 1, 2, 3]), bytes([255] * 4)]),
-    protocol=st.sampled_from([TCP, UDP, SCTP, ICMP, 200]),
-    payload=st.binary(max_size=200),
-    l4_options=OPTIONS,
-    ip_options=OPTIONS,
-    vlan=st.none() | st.integers(0, 0xFFFF),
-    ports=st.tuples(st.integers(0, 0xFFFF), st.integers(0, 0xFFFF)),
-) | st.builds(
-    Packet,
-    source=st.binary(min_size=16, max_size=16),
-    destination=st.binary(min_size=16, max_size=16),
-    protocol=st.sampled_from([TCP, UDP, SCTP, 58, 59]),
-    payload=st.binary(max_size=200),
-    l4_options=OPTIONS,
-    extensions=st.lists(HOPS, max_size=7).map(tuple),
-    vlan=st.none() | st.integers(0, 0xFFFF),
-)
 L4_TYPES = {TCP: 0x10, UDP: 0x20, SCTP: 0x40}
 
 
@@ -122,7 +91,6 @@ def test_any_bytes_stay_within_the_frame(frame: bytes) -> None:
     _, l2, l3, l4, _, rest = parse(frame)
     assert l2 + l3 + max(l4, rest) <= max(len(frame), 14)
     assert l4 <= rest
-    assert not status(frame) & ~ANY
 
 
 @given(st.sampled_from(["0800", "86dd"]), st.booleans(), st.binary(max_size=150))
@@ -130,7 +98,6 @@ def test_any_ip_bytes_stay_within_the_frame(ethertype: str, ipv6: bool, rest: by
     frame = ETHERNET + bytes.fromhex(ethertype) + (b"\x60" if ipv6 else b"\x46") + rest
     _, l2, l3, l4, _, l4_bytes = parse(frame)
     assert l2 + l3 + max(l4, l4_bytes) <= len(frame)
-    assert not status(frame) & ~ANY
 
 
 @pytest.mark.parametrize("fragment", [0x2000, 0x0001, 0x3FFF])
@@ -139,7 +106,6 @@ def test_ipv4_fragments_have_no_l4(fragment: int) -> None:
     kind, _, l3, l4, protocol, rest = parse(frame)
     assert kind & subject.KIND_FRAGMENT
     assert (l3, l4, protocol, rest) == (20, 0, TCP, 0)
-    assert status(frame) == IP_GOOD
 
 
 def test_dont_fragment_is_no_fragment() -> None:
@@ -191,51 +157,8 @@ def test_a_tcp_header_that_cannot_be(offset: int) -> None:
     assert parse(bytes(frame))[3] == 0
 
 
-@given(PACKETS, st.integers(0, 30))
-def test_good_checksums_are_good(packet: Packet, padding: int) -> None:
-    wanted = 0 if packet.is_ipv6 else IP_GOOD
-    if packet.protocol in (TCP, UDP):
-        wanted |= L4_GOOD
-    assert status(packet.frame() + bytes(padding)) == wanted
-
-
-@given(PACKETS, st.data())
-def test_a_flipped_bit_is_seen(packet: Packet, data: st.DataObject) -> None:
-    """In the addresses it spoils both sums, in L4 that one. What says what the frame is stays as it is."""
-    frame = bytearray(packet.frame())
-    start = packet.l2_len + packet.l3_len
-    covered = [*range(start, len(frame))]
-    if packet.protocol == TCP:
-        covered.remove(start + 12)
-    elif packet.protocol == UDP:
-        covered = [at for at in covered if at - start not in (4, 5, 6, 7)]
-    else:
-        covered = []
-    addresses = packet.l2_len + (8 if packet.is_ipv6 else 12)
-    at = data.draw(st.sampled_from([addresses, addresses + 3, *covered]))
-    frame[at] ^= 1 << data.draw(st.integers(0, 7))
-    flags = 0 if packet.is_ipv6 else (IP_BAD if at < start else IP_GOOD)
-    if packet.protocol in (TCP, UDP):
-        flags |= L4_BAD
-    assert status(bytes(frame)) == flags
-
-
-def test_udp_without_a_checksum() -> None:
-    """None was computed over IPv4 (RFC 768); over IPv6 there must be one (RFC 8200 8.1)."""
-    assert status(Packet(protocol=UDP, udp_checksum=False).frame()) == IP_GOOD
-    assert status(Packet(**V6, protocol=UDP, udp_checksum=False).frame()) == L4_BAD
-
-
-@pytest.mark.parametrize("length", [0, 7, 16, 0xFFFF])
-def test_udp_lengths_that_cannot_be(length: int) -> None:
-    frame = bytearray(Packet(protocol=UDP).frame())
-    frame[14 + 20 + 4 : 14 + 20 + 6] = struct.pack(">H", length)
-    assert status(bytes(frame)) == IP_GOOD | L4_BAD
-
-
 def test_frames_that_are_not_ip() -> None:
     arp = ETHERNET + bytes.fromhex("0806") + bytes(46)
     assert parse(arp) == (0, 14, 0, 0, 0, 0)
-    assert status(arp) == 0
     twice = ETHERNET + bytes.fromhex("8100000181000002 0800".replace(" ", "")) + bytes(46)
     assert parse(twice) == (subject.KIND_VLAN, 18, 0, 0, 0, 0)

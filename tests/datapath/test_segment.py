@@ -29,7 +29,9 @@ def gather_sum_of(addresses, lengths, entries, offset, count):  # type: ignore[n
 
 
 @compiled
-def fill(header, header_len, l2, l3, is_ipv6, protocol, want_ip, want_l4, addresses, lengths, offset, count):  # type: ignore[no-untyped-def]
+def fill(  # type: ignore[no-untyped-def]
+    header, header_len, l2, l3, is_ipv6, protocol, want_ip, want_l4, seeded, addresses, lengths, offset, count
+):
     return subject.fill_checksums(
         header,
         header_len,
@@ -39,6 +41,7 @@ def fill(header, header_len, l2, l3, is_ipv6, protocol, want_ip, want_l4, addres
         protocol,
         want_ip,
         want_l4,
+        seeded,
         addresses,
         lengths,
         len(addresses),
@@ -63,9 +66,29 @@ def count_of(payload, mss):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def segment_at(header, l2, l3, l4, fields, number, sent, part, payload, addresses, lengths, offset):  # type: ignore[no-untyped-def]
+def seed_of(header, l2, l3, fields, seeded):  # type: ignore[no-untyped-def]
+    return subject.segment_seed(header, l2, l3, fields, seeded)
+
+
+@compiled
+def segment_at(  # type: ignore[no-untyped-def]
+    header, l2, l3, l4, fields, seed, number, sent, part, payload, addresses, lengths, offset
+):
     subject.segment_header(
-        header, l2, l3, l4, fields, number, sent, part, payload, addresses, lengths, len(addresses), offset
+        header,
+        l2,
+        l3,
+        l4,
+        fields,
+        seed,
+        number,
+        sent,
+        part,
+        payload,
+        addresses,
+        lengths,
+        len(addresses),
+        offset,
     )
 
 
@@ -146,43 +169,65 @@ def packets(payload: st.SearchStrategy[bytes], protocols: Sequence[int]) -> st.S
     return four | six
 
 
-def spoiled(packet: Packet, frame: bytes, want_ip: bool = True, want_l4: bool = True) -> bytes:
-    """The frame with other bytes in the checksum fields that are to be filled in."""
+def pseudo_sum(packet: Packet, length: int) -> bytes:
+    """The sum of the pseudo header as it lies in a checksum field: what a driver leaves there."""
+    return reference.ones_sum(
+        reference.pseudo(packet.source, packet.destination, packet.protocol, length)
+    ).to_bytes(2, "big")
+
+
+def spoiled(
+    packet: Packet, frame: bytes, want_ip: bool = True, want_l4: bool = True, seed: bytes = b""
+) -> bytes:
+    """The frame with other bytes in the checksum fields that are to be filled in; `seed` in the one of L4."""
     out = bytearray(frame)
     if want_ip and not packet.is_ipv6:
         out[packet.l2_len + 10 : packet.l2_len + 12] = b"\xde\xad"
     if want_l4 and packet.protocol in (TCP, UDP):
         at = packet.l2_len + packet.l3_len + (16 if packet.protocol == TCP else 6)
-        out[at : at + 2] = b"\xbe\xef"
+        out[at : at + 2] = seed or b"\xbe\xef"
+    elif want_l4 and packet.protocol == SCTP:
+        at = packet.l2_len + packet.l3_len + 8
+        out[at : at + 4] = b"\xbe\xef\xbe\xef"
     return bytes(out)
 
 
-def fill_in(packet: Packet, frame: bytes, header_len: int, cuts: Sequence[int], want_ip: bool, want_l4: bool):
-    """Run fill_checksums: `header_len` bytes private, the whole frame as gather list. Returns done, frame."""
+def fill_in(
+    packet: Packet,
+    frame: bytes,
+    header_len: int,
+    cuts: Sequence[int],
+    want_ip: bool,
+    want_l4: bool,
+    seeded: bool = False,
+) -> tuple[int, bytes]:
+    """Run fill_checksums: `header_len` bytes private, the whole frame as gather list. Returns its answer, the frame."""
     addresses, lengths = scatter(cut(frame, cuts))
     header = HEADER.put(frame[:header_len])
     count = len(frame) - header_len
     shape = header_len, packet.l2_len, packet.l3_len, packet.is_ipv6, packet.protocol
-    done = fill(header, *shape, want_ip, want_l4, addresses, lengths, header_len, count)
-    return bool(done), peek(header, header_len) + frame[header_len:]
+    done = fill(header, *shape, want_ip, want_l4, seeded, addresses, lengths, header_len, count)
+    return int(done), peek(header, header_len) + frame[header_len:]
 
 
 @given(
-    packets(st.binary(max_size=300), [TCP, UDP]),
+    packets(st.binary(max_size=300), [TCP, UDP, SCTP]),
     st.integers(0, 50),
     st.integers(0, 300),
     CUTS,
     st.booleans(),
     st.booleans(),
+    st.booleans(),
 )
 def test_fill_checksums(
-    packet: Packet, padding: int, more: int, cuts: list[int], want_ip: bool, want_l4: bool
+    packet: Packet, padding: int, more: int, cuts: list[int], want_ip: bool, want_l4: bool, seeded: bool
 ) -> None:
     whole = packet.frame() + bytes(range(padding))
-    frame = spoiled(packet, whole, want_ip, want_l4)
+    seed = pseudo_sum(packet, packet.l4_len + len(packet.payload)) if seeded else b""
+    frame = spoiled(packet, whole, want_ip, want_l4, seed)
     header_len = min(packet.l2_len + packet.l3_len + packet.l4_len + more, len(frame))
     assert valid(packet.l2_len, packet.l3_len, 0, 0, header_len, len(frame))
-    assert fill_in(packet, frame, header_len, cuts, want_ip, want_l4) == (True, whole)
+    assert fill_in(packet, frame, header_len, cuts, want_ip, want_l4, seeded) == (subject.FILLED, whole)
 
 
 @pytest.mark.parametrize("route", [ROUTE4, ROUTE6])
@@ -192,20 +237,33 @@ def test_a_udp_checksum_of_zero_is_sent_as_ones(route: dict[str, bytes]) -> None
     packet = replace(plain, payload=plain.frame()[at : at + 2])
     frame = packet.frame()
     assert frame[at : at + 2] == b"\xff\xff"
-    assert fill_in(packet, spoiled(packet, frame), at + 2, [], True, True) == (True, frame)
+    assert fill_in(packet, spoiled(packet, frame), at + 2, [], True, True) == (subject.FILLED, frame)
+
+
+@given(packets(st.binary(max_size=60), [TCP, UDP]), st.integers(1, 0xFFFE))
+def test_a_wrong_seed_makes_a_wrong_checksum_and_says_so(packet: Packet, off: int) -> None:
+    """As on the chip: what the driver left in the field is what is added."""
+    right = int.from_bytes(pseudo_sum(packet, packet.l4_len + len(packet.payload)), "big")
+    wrong = (right + off - 1) % 0xFFFF + 1
+    frame = spoiled(packet, packet.frame(), seed=wrong.to_bytes(2, "big"))
+    answer, filled = fill_in(packet, frame, len(frame), [], True, True, seeded=True)
+    same = wrong % 0xFFFF == right % 0xFFFF
+    assert answer == (subject.FILLED if same else subject.FILLED_FROM_A_WRONG_SEED)
+    assert (filled == packet.frame()) == same
 
 
 def test_what_cannot_be_filled_in() -> None:
-    """SCTP (a CRC32c), a header that is not all private, a header length that is not IPv6's or IPv4's."""
+    """A header that is not all private, a header length that is not IPv6's or IPv4's, a protocol without a checksum."""
     sctp = Packet(**ROUTE4, protocol=SCTP)
-    assert not fill_in(sctp, sctp.frame(), 46, [], False, True)[0]
+    assert not fill_in(sctp, sctp.frame(), 14 + 20 + 11, [], False, True)[0]
+    assert not fill_in(replace(sctp, protocol=1), sctp.frame(), 46, [], False, True)[0]
     tcp = Packet(**ROUTE4)
     assert not fill_in(tcp, tcp.frame(), 14 + 20 + 19, [], False, True)[0]
     addresses, lengths = scatter([bytes(200)])
     header = HEADER.put(bytes(200))
-    assert not fill(header, 200, 14, 36, True, TCP, False, True, addresses, lengths, 0, 0)
-    assert not fill(header, 200, 14, 64, False, TCP, True, False, addresses, lengths, 0, 0)
-    assert not fill(header, 200, 14, 64, False, TCP, False, True, addresses, lengths, 0, 0)
+    assert not fill(header, 200, 14, 36, True, TCP, False, True, False, addresses, lengths, 0, 0)
+    assert not fill(header, 200, 14, 64, False, TCP, True, False, False, addresses, lengths, 0, 0)
+    assert not fill(header, 200, 14, 64, False, TCP, False, True, False, addresses, lengths, 0, 0)
     assert peek(header, 200) == bytes(200)
 
 
@@ -230,9 +288,11 @@ def expected_segments(packet: Packet, mss: int) -> list[bytes]:
     return segments
 
 
-def segments_of(packet: Packet, mss: int, cuts: Sequence[int], backwards: bool) -> list[bytes]:
+def segments_of(
+    packet: Packet, mss: int, cuts: Sequence[int], backwards: bool, seeded: bool = False
+) -> list[bytes]:
     """What the card would send: private headers, payload from the gather list of the guest's frame."""
-    frame = spoiled(packet, packet.frame())
+    frame = spoiled(packet, packet.frame(), seed=pseudo_sum(packet, 0) if seeded else b"")
     l2, l3, l4 = packet.l2_len, packet.l3_len, packet.l4_len
     headers, payload = l2 + l3 + l4, len(packet.payload)
     addresses, lengths = scatter(cut(frame, cuts))
@@ -240,6 +300,8 @@ def segments_of(packet: Packet, mss: int, cuts: Sequence[int], backwards: bool) 
     header = HEADER.put(frame[:headers])
     fields = fields_of(header, l2, l3, packet.is_ipv6)
     assert fields >= 0
+    seed, right = seed_of(header, l2, l3, fields, seeded)
+    assert right
     order = list(range(count_of(payload, mss)))
     if backwards:
         order.reverse()
@@ -247,7 +309,7 @@ def segments_of(packet: Packet, mss: int, cuts: Sequence[int], backwards: bool) 
     for number in order:
         sent = number * mss
         part = min(mss, payload - sent)
-        segment_at(header, l2, l3, l4, fields, number, sent, part, payload, addresses, lengths, headers)
+        segment_at(header, l2, l3, l4, fields, seed, number, sent, part, payload, addresses, lengths, headers)
         to = OUT.put(bytes(part))
         assert gather_copy_to(to, addresses, lengths, len(addresses), headers + sent, part) == part
         out[number] = peek(header, headers) + peek(to, part)
@@ -260,12 +322,12 @@ LAST_BYTES = Packet(
 )
 
 
-@given(TSO, st.integers(8, 1460) | st.sampled_from([8, 536, 1460, 9000]), CUTS, st.booleans())
-@example(LAST_BYTES, 8, [], False)
-@example(LAST_BYTES, 9, [55, 57, 60], True)
-@example(LAST_BYTES, 30, [], False)
-def test_segments(packet: Packet, mss: int, cuts: list[int], backwards: bool) -> None:
-    segments = segments_of(packet, mss, cuts, backwards)
+@given(TSO, st.integers(8, 1460) | st.sampled_from([8, 536, 1460, 9000]), CUTS, st.booleans(), st.booleans())
+@example(LAST_BYTES, 8, [], False, True)
+@example(LAST_BYTES, 9, [55, 57, 60], True, False)
+@example(LAST_BYTES, 30, [], False, True)
+def test_segments(packet: Packet, mss: int, cuts: list[int], backwards: bool, seeded: bool) -> None:
+    segments = segments_of(packet, mss, cuts, backwards, seeded)
     assert segments == expected_segments(packet, mss)
 
 
@@ -314,10 +376,24 @@ def test_what_is_valid_stays_in_the_header(
         if fields >= 0:
             payload = header_len + more - l2 - l3 - l4
             part = min(mss, payload)
-            segment_at(header, l2, l3, l4, fields, 0, 0, part, payload, addresses, lengths, header_len)
+            segment_at(header, l2, l3, l4, fields, 0, 0, 0, part, payload, addresses, lengths, header_len)
     else:
         protocol = TCP if tcp else UDP
-        fill(header, header_len, l2, l3, is_ipv6, protocol, True, True, addresses, lengths, header_len, more)
+        fill(
+            header,
+            header_len,
+            l2,
+            l3,
+            is_ipv6,
+            protocol,
+            True,
+            True,
+            tcp,
+            addresses,
+            lengths,
+            header_len,
+            more,
+        )
     assert peek(before, 64 + l2) == b"\x5a" * 64 + b"\xa7" * l2
 
 

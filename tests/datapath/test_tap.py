@@ -207,7 +207,12 @@ def test_a_segment_of_64_kib_is_cut_by_the_card(rig: Rig, ipv6: bool) -> None:
     assert all(word1 & desc.TXD_DCMD_TSE for _, word1 in data)
     assert [bool(word1 & desc.TXD_DCMD_EOP) for _, word1 in data] == [False] * (len(data) - 1) + [True]
     assert data[0][1] >> desc.TXD_Q1_PAYLEN_SHIFT & 0x3FFFF == len(payload)
-    assert b"".join(peek(address, word1 & 0xFFFF) for address, word1 in data) == frame
+    # What the kernel left in the checksum's field counts the length of the whole; the card wants it without.
+    field = slice(start + 16, start + 18)
+    pseudo = reference.pseudo(*ends, made.TCP, 0)
+    wanted = bytearray(frame)
+    wanted[field] = reference.ones_sum(pseudo).to_bytes(2, "big")
+    assert b"".join(peek(address, word1 & 0xFFFF) for address, word1 in data) == wanted
 
 
 def test_what_cannot_be_sent_is_dropped_and_its_buffers_stay(rig: Rig) -> None:

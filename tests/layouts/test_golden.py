@@ -119,6 +119,17 @@ def test_receive_descriptor_by_its_header_structure() -> None:
     assert descriptors.RXD_Q0_HDRLEN_SHIFT == 5 + 16
 
 
+def test_legacy_receive_descriptor_by_its_header_structure() -> None:
+    """`struct ixgbe_legacy_rx_desc`: length 16, csum 16, status 8, errors 8, vlan 16; status and errors as in ixgbe_type.h:
+    IXGBE_RXD_STAT_VP 0x08, _L4CS 0x20, _IPCS 0x40; IXGBE_RXD_ERR_TCPE 0x40, _IPE 0x80."""
+    assert (descriptors.RXD_LEGACY_STATUS_SHIFT, descriptors.RXD_LEGACY_ERROR_SHIFT) == (32, 40)
+    assert descriptors.RXD_LEGACY_VLAN_SHIFT == 48
+    status = descriptors.RXD_STAT_VP | descriptors.RXD_STAT_L4CS | descriptors.RXD_STAT_IPCS
+    assert status & descriptors.RXD_LEGACY_STATUS_MASK == 0x68
+    assert descriptors.RXD_ERR_TCPE >> descriptors.RXD_LEGACY_HIGH_ERRORS_SHIFT == 0x40
+    assert descriptors.RXD_ERR_IPE >> descriptors.RXD_LEGACY_HIGH_ERRORS_SHIFT == 0x80
+
+
 def test_transmit_descriptor_fields_in_their_qword() -> None:
     """The second dword of a pair lies 32 bits up: each _Q1_ name is the dword's name, moved."""
     assert (descriptors.TXD_BUFFER_ADDR, descriptors.TXD_CMD_TYPE_LEN, descriptors.TXD_OLINFO_STATUS) == (

@@ -11,6 +11,7 @@ from vfwire.datapath.interrupts import note_cause
 from vfwire.datapath.ixgbevf_queues import buffer_address, rx_publish, rx_room
 from vfwire.datapath.rate import wire_cost
 from vfwire.datapath.state import QUEUES, Drop
+from vfwire.layouts.ethernet import PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP
 from vfwire.layouts.ixgbe_descriptors import (
     RXD_ERR_IPE,
     RXD_PKTTYPE_IPV4,
@@ -62,11 +63,11 @@ def ipv4_status(address, length, word1):  # type: ignore[no-untyped-def]
         return -1, 0
     protocol = (second >> 8) & 0xFF
     packet_type = RXD_PKTTYPE_IPV4
-    if protocol == 17:
+    if protocol == PROTOCOL_UDP:
         if read16(address + 40) != 0:
             return -1, 0
         packet_type |= RXD_PKTTYPE_UDP
-    elif protocol == 6:
+    elif protocol in (PROTOCOL_TCP, PROTOCOL_SCTP):
         return -1, 0
     total = (
         (first & _LOW32) + ((first >> 32) & _LOW32) + (second & _LOW32) + ((second >> 32) & _LOW32) + third
@@ -102,6 +103,8 @@ def plain_burst(state, function, number, pending, credit, metered):  # type: ign
     if target.rss or not target.dma or rx_room(state, to, 0) < 0:  # a guest changes these without a word
         return 0, credit, 0
     in_ring, in_head, in_tail, in_size = inbox.ring, inbox.head, inbox.tail, inbox.size
+    if not inbox.one_buffer:
+        return 0, credit, 0
     longest = min(inbox.buffer_bytes, target.max_frame)
     is_ipv4 = (key1 >> 32) & 0xFFFF == IPV4_IN_KEY1
     taken, moved, dropped, total, lost, asked = 0, 0, 0, 0, 0, 0
@@ -128,7 +131,7 @@ def plain_burst(state, function, number, pending, credit, metered):  # type: ign
         if in_head == in_tail:
             inbox.head = in_head
             rx_publish(inbox)
-            if rx_room(state, to, 0) < 0:
+            if rx_room(state, to, 0) < 0 or not inbox.one_buffer:
                 break
             in_ring, in_head, in_tail, in_size = inbox.ring, inbox.head, inbox.tail, inbox.size
             longest = min(inbox.buffer_bytes, target.max_frame)

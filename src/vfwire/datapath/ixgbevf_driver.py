@@ -22,6 +22,7 @@ from vfwire.datapath.port import (
     buffer_of,
     give,
 )
+from vfwire.datapath.seed import leave_seed
 from vfwire.layouts.ixgbe_descriptors import (
     CTXD_Q0_MACLEN_SHIFT,
     CTXD_Q0_VLAN_SHIFT,
@@ -199,6 +200,7 @@ def _put_offloaded(queue, frames, first, entries, total):  # type: ignore[no-unt
     common = PLAIN
     payload = int(total)
     if flags & OFFLOADS:
+        leave_seed(frame, total)
         _put_context(queue, frame)
         common |= 1 << TXD_Q1_IDX_SHIFT
         if flags & TX_VLAN:

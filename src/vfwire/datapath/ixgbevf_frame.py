@@ -4,7 +4,7 @@ Frames of several buffers, offloads, tags, segmentation, and the first plain fra
 through every check, and what it found is remembered for the fast path (ixgbevf_burst.py).
 """
 
-from vfwire.datapath.dma import stop_function
+from vfwire.datapath.dma import find_map, stop_function
 from vfwire.datapath.ixgbevf_queues import buffer_address
 from vfwire.datapath.rate import wire_cost
 from vfwire.datapath.route import (
@@ -16,12 +16,21 @@ from vfwire.datapath.route import (
     pick_up,
     take_tag_out,
 )
-from vfwire.datapath.segment import fill_checksums, segment_fields, segment_header, valid_offload
+from vfwire.datapath.segment import (
+    CANNOT,
+    FILLED,
+    fill_checksums,
+    segment_fields,
+    segment_header,
+    segment_seed,
+    valid_offload,
+)
 from vfwire.datapath.state import GATHER, QUEUES, Drop
 from vfwire.datapath.switch import pools_of_mac
 from vfwire.layouts.ethernet import (
     ETHERNET_BYTES,
     ETHERNET_TYPE,
+    PROTOCOL_SCTP,
     PROTOCOL_TCP,
     PROTOCOL_UDP,
     VLAN_BYTES,
@@ -33,6 +42,7 @@ from vfwire.layouts.ixgbe_descriptors import (
     CTXD_MACLEN_SHIFT,
     CTXD_TUCMD_IPV4,
     CTXD_TUCMD_L4T_MASK,
+    CTXD_TUCMD_L4T_SCTP,
     CTXD_TUCMD_L4T_TCP,
     RXD_STAT_IPCS,
     RXD_STAT_L4CS,
@@ -51,7 +61,7 @@ from vfwire.layouts.ixgbe_descriptors import (
 )
 from vfwire.memory.compiled import inlined
 from vfwire.memory.unaligned import read16, read32, read64
-from vfwire.memory.words import load64, store64
+from vfwire.memory.words import load64, store32, store64
 
 LONGEST_FRAME = 15_872  # bytes: what an 82599 sends without segmentation (15.5 KB, datasheet 1.3)
 LONGEST_SEGMENTED = 0x3FFFF + HEADER_BYTES  # PAYLEN's 18 bits
@@ -103,15 +113,26 @@ def _gather(state, function, queue, pending):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _finish(queue, descriptors):  # type: ignore[no-untyped-def]
-    """Step over the frame's descriptors and write DD back where it was asked for. Returns 1 if it was."""
+def _write_head_back(state, function, queue):  # type: ignore[no-untyped-def]
+    """The head into the guest's memory, where VFTDWBAL and VFTDWBAH say, if that may be written."""
+    if find_map(state, function, queue, queue.head_iova, 4, 1):
+        store32(queue.head_iova + queue.map_delta, queue.head)
+
+
+@inlined
+def _finish(state, function, queue, descriptors):  # type: ignore[no-untyped-def]
+    """Step over the frame's descriptors and report where it was asked for (RS): DD in the descriptor, or the head.
+    Returns 1 if it was."""
     asked = 0
     for _ in range(descriptors):
         entry = queue.ring + queue.head * 16
         if load64(entry + 8) & TXD_DCMD_RS:
-            store64(entry + 8, TXD_Q1_DD)
+            if not queue.head_iova:
+                store64(entry + 8, TXD_Q1_DD)
             asked = 1
         queue.head = _next(queue, queue.head)
+    if asked and queue.head_iova:
+        _write_head_back(state, function, queue)
     return asked
 
 
@@ -153,6 +174,8 @@ def _remember(state, queue):  # type: ignore[no-untyped-def]
     target = state.functions[to]
     if hand.targets != 1 or target.port_vlan or target.rss or not target.link_up or not target.dma:
         return
+    if queue.head_iova:  # the fast path knows DD only
+        return
     if read16(hand.header + ETHERNET_TYPE) == IPV6_TYPE:  # its checksums are looked at here only
         return
     if read64(hand.header) & 1 or (hand.link and state.cards[target.card].ring_out):
@@ -170,7 +193,11 @@ def _offload(state, queue, index, word, l2, l3):  # type: ignore[no-untyped-def]
         return False
     command = queue.context_tucmd[index]
     is_ipv4 = command & CTXD_TUCMD_IPV4 != 0
-    protocol = PROTOCOL_TCP if command & CTXD_TUCMD_L4T_MASK == CTXD_TUCMD_L4T_TCP else PROTOCOL_UDP
+    kind, protocol = command & CTXD_TUCMD_L4T_MASK, PROTOCOL_UDP
+    if kind == CTXD_TUCMD_L4T_TCP:
+        protocol = PROTOCOL_TCP
+    elif kind == CTXD_TUCMD_L4T_SCTP:
+        protocol = PROTOCOL_SCTP
     want_ip, want_l4 = is_ipv4 and word & TXD_Q1_IXSM != 0, word & TXD_Q1_TXSM != 0
     done = fill_checksums(
         hand.header,
@@ -181,15 +208,16 @@ def _offload(state, queue, index, word, l2, l3):  # type: ignore[no-untyped-def]
         protocol,
         want_ip,
         want_l4,
+        True,
         state.gather[0],
         state.gather[1],
         hand.entries,
         hand.offset,
         hand.count,
     )
-    if done and want_l4:
+    if done == FILLED and want_l4:
         hand.good = RXD_STAT_L4CS | (RXD_STAT_IPCS if want_ip else 0)
-    return done
+    return done != CANNOT
 
 
 @inlined
@@ -200,7 +228,7 @@ def _hand_out_segments(state, function, queue, index, l2, l3):  # type: ignore[n
     """
     hand = state.in_hand[0]
     header, start, payload, part = hand.header, hand.offset, hand.count, hand.count
-    l4, fields = 0, 0
+    l4, fields, seed = 0, 0, 0
     if index >= 0:
         part, l4 = queue.context_mss[index] >> 16, (queue.context_mss[index] >> 8) & 0xFF
         total = hand.header_length + hand.count
@@ -210,10 +238,12 @@ def _hand_out_segments(state, function, queue, index, l2, l3):  # type: ignore[n
         fields = segment_fields(header, l2, l3, is_ipv6)
         if fields < 0:
             return 0, BAD_DESCRIPTOR
+        seed, right = segment_seed(header, l2, l3, fields, True)
         start -= hand.header_length - l2 - l3 - l4
         hand.header_length = l2 + l3 + l4
         payload = total - hand.header_length
-        hand.good = RXD_STAT_L4CS | (0 if is_ipv6 else RXD_STAT_IPCS)
+        if right:
+            hand.good = RXD_STAT_L4CS | (0 if is_ipv6 else RXD_STAT_IPCS)
     sent, number, cost = 0, 0, 0
     tag_bytes = VLAN_BYTES if hand.tag else 0
     while True:
@@ -221,7 +251,7 @@ def _hand_out_segments(state, function, queue, index, l2, l3):  # type: ignore[n
         if index >= 0:
             addresses, lengths = state.gather[0], state.gather[1]
             segment_header(
-                header, l2, l3, l4, fields, number, sent, hand.count, payload, addresses, lengths,
+                header, l2, l3, l4, fields, seed, number, sent, hand.count, payload, addresses, lengths,
                 hand.entries, start,
             )  # fmt: skip
         hand.offset = start + sent
@@ -282,7 +312,7 @@ def take_descriptors(state, function, number, pending, link_credit):  # type: ig
     word1 = load64(queue.ring + queue.head * 16 + 8)
     if word1 & TXD_DCMD_DEXT and word1 & TXD_DTYP_MASK == TXD_DTYP_CTXT:
         _take_context(queue, word1)
-        return 1, 0, 0, _finish(queue, 1)
+        return 1, 0, 0, _finish(state, function, queue, 1)
     descriptors, entries, total, first, cause = _gather(state, function, queue, pending)
     if descriptors == 0:
         return NOTHING
@@ -296,5 +326,5 @@ def take_descriptors(state, function, number, pending, link_credit):  # type: ig
     else:
         queue.frames += 1
         queue.bytes += total
-    asked = _finish(queue, descriptors)
+    asked = _finish(state, function, queue, descriptors)
     return descriptors, cost, cost if state.in_hand[0].link else 0, asked

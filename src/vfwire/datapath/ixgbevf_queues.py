@@ -14,6 +14,9 @@ from vfwire.layouts.ixgbevf import (
     RXDCTL_VME,
     SRRCTL_BSIZEPKT_MASK,
     SRRCTL_BSIZEPKT_UNIT,
+    SRRCTL_DESCTYPE_ADV_ONEBUF,
+    SRRCTL_DESCTYPE_MASK,
+    TDWBAL_HEAD_WB_ENABLE,
     TXDCTL_ENABLE,
     VFRDBAL,
     VFRDH,
@@ -23,6 +26,7 @@ from vfwire.layouts.ixgbevf import (
     VFSRRCTL,
     VFTDBAL,
     VFTDT,
+    VFTDWBAL,
     VFTXDCTL,
 )
 from vfwire.memory.compiled import inlined
@@ -35,6 +39,7 @@ HEAD = VFRDH - VFRDBAL
 SRRCTL = VFSRRCTL - VFRDBAL
 TAIL = VFRDT - VFRDBAL
 CONTROL = VFRXDCTL - VFRDBAL
+WRITE_BACK = VFTDWBAL - VFTDBAL
 assert TAIL == VFTDT - VFTDBAL
 assert CONTROL == VFTXDCTL - VFTDBAL
 assert RXDCTL_ENABLE == TXDCTL_ENABLE
@@ -59,6 +64,14 @@ def _buffer_bytes(registers):  # type: ignore[no-untyped-def]
     """The size of receive buffers; 0 stands for the datasheet's value after reset."""
     size = load32(registers + SRRCTL) & SRRCTL_BSIZEPKT_MASK & 0x1F
     return size * SRRCTL_BSIZEPKT_UNIT if size else 2 * SRRCTL_BSIZEPKT_UNIT
+
+
+@inlined
+def _latch_format(queue, registers):  # type: ignore[no-untyped-def]
+    """How this queue's buffers and descriptors look: its VFSRRCTL."""
+    queue.srrctl = load32(registers + SRRCTL)
+    queue.buffer_bytes = _buffer_bytes(registers)
+    queue.one_buffer = 1 if queue.srrctl & SRRCTL_DESCTYPE_MASK == SRRCTL_DESCTYPE_ADV_ONEBUF else 0
 
 
 @inlined
@@ -89,6 +102,8 @@ def latch_tx(state, function, number):  # type: ignore[no-untyped-def]
     queue.to = -1
     queue.key0 = 0
     registers = state.functions[function].pages + VFTDBAL + number * QUEUE_STRIDE
+    write_back = load64(registers + WRITE_BACK)
+    queue.head_iova = write_back & ~3 if write_back & TDWBAL_HEAD_WB_ENABLE else 0
     return _latch(state, function, queue, registers)
 
 
@@ -96,7 +111,7 @@ def latch_tx(state, function, number):  # type: ignore[no-untyped-def]
 def latch_rx(state, function, number):  # type: ignore[no-untyped-def]
     queue = state.rx[function * QUEUES + number]
     registers = state.functions[function].pages + VFRDBAL + number * QUEUE_STRIDE
-    queue.buffer_bytes = _buffer_bytes(registers)
+    _latch_format(queue, registers)
     queue.strip_vlan = 1 if load32(registers + CONTROL) & RXDCTL_VME else 0
     if not _latch(state, function, queue, registers):
         return False
@@ -140,7 +155,7 @@ def rx_room(state, function, number):  # type: ignore[no-untyped-def]
         queue.on = 0
         return -1
     queue.strip_vlan = 1 if control & RXDCTL_VME else 0
-    changed = _changed(queue, registers) or _buffer_bytes(registers) != queue.buffer_bytes
+    changed = _changed(queue, registers) or load32(registers + SRRCTL) != queue.srrctl
     if changed and not latch_rx(state, function, number):
         return -1
     tail = load32(registers + TAIL)

@@ -1,4 +1,4 @@
-"""What a received frame is: its headers found, its type as descriptors name it, its checksums checked.
+"""What a frame is: its headers found, its type as descriptors name it.
 
 Everything here takes any bytes. Each word of a header is read once, checked, then used, so a guest may
 change the frame meanwhile: what comes back still lies within the frame. A kind is a set of bits: those of an
@@ -6,7 +6,7 @@ change the frame meanwhile: what comes back still lies within the frame. A kind 
 of our own.
 """
 
-from vfwire.datapath.checksum import fold, pseudo_header, sum_words, swap16
+from vfwire.datapath.checksum import swap16
 from vfwire.layouts.ethernet import (
     ETHERNET_BYTES,
     ETHERNET_TYPE,
@@ -29,8 +29,6 @@ from vfwire.layouts.ethernet import (
     TCP_BYTES,
     TCP_DATA_OFFSET,
     UDP_BYTES,
-    UDP_CHECKSUM,
-    UDP_LENGTH,
     VLAN_BYTES,
 )
 from vfwire.layouts.ixgbe_descriptors import (
@@ -44,7 +42,7 @@ from vfwire.layouts.ixgbe_descriptors import (
     RXD_PKTTYPE_UDP,
 )
 from vfwire.memory.compiled import always_inlined, inlined
-from vfwire.memory.unaligned import read16, read16_be, read32, read64
+from vfwire.memory.unaligned import read16, read32, read64
 from vfwire.memory.words import load8
 
 KIND_IPV4 = RXD_PKTTYPE_IPV4
@@ -59,11 +57,6 @@ KIND_FRAGMENT = 1 << 21  # of IPv4 or IPv6: no L4 bit beside it
 KIND_CUT = 1 << 22  # the IP header's length goes beyond the frame, or not beyond itself: no L4 bit beside it
 
 MAXIMUM_EXTENSIONS = 8  # IPv6 extension headers walked; a frame with more has no L4
-
-IP_GOOD = 1 << 0
-IP_BAD = 1 << 1
-L4_GOOD = 1 << 2
-L4_BAD = 1 << 3
 
 # Little-endian images of big-endian words, so that the common path swaps nothing.
 _TYPE_VLAN = (ETHERTYPE_VLAN >> 8) | ((ETHERTYPE_VLAN & 0xFF) << 8)
@@ -193,50 +186,3 @@ def parse(address, length):  # type: ignore[no-untyped-def]
 def packet_type(kind):  # type: ignore[no-untyped-def]
     """The packet type of an 82599's receive descriptor, where it lies in the low dword (7.1.6.2)."""
     return kind & RXD_PKTTYPE_MASK
-
-
-@always_inlined
-def _udp_length(l4_address, l4_bytes):  # type: ignore[no-untyped-def]
-    """Bytes that a UDP checksum covers, or 0: no checksum, or -1: a length that cannot be right."""
-    if read16(l4_address + UDP_CHECKSUM) == 0:
-        return 0
-    covered = read16_be(l4_address + UDP_LENGTH)
-    return covered if UDP_BYTES <= covered <= l4_bytes else -1
-
-
-@inlined
-def checksum_status(address, kind, l2, l3, l4_protocol, l4_bytes):  # type: ignore[no-untyped-def]
-    """IP_* and L4_* flags of a contiguous frame that `parse_full` has looked at.
-
-    Neither IP flag: not IPv4. Neither L4 flag: not TCP or UDP, a fragment, or UDP over IPv4 without a
-    checksum. UDP over IPv6 must have one (RFC 8200 8.1), so a field of 0 is bad there. SCTP's CRC32c is not
-    looked at.
-    """
-    l3_address = address + l2
-    status = 0
-    if kind & KIND_IPV4:
-        if kind & KIND_IPV4_OPTIONS:
-            header_sum = sum_words(l3_address, l3, 0)
-        else:
-            header_sum = sum_words(l3_address, IPV4_BYTES, 0)
-        status = IP_GOOD if fold(header_sum) == 0xFFFF else IP_BAD
-    if not kind & (KIND_TCP | KIND_UDP):
-        return status
-    is_ipv6 = (kind & KIND_IPV6) != 0
-    l4_address = l3_address + l3
-    covered = l4_bytes
-    if kind & KIND_UDP:
-        covered = _udp_length(l4_address, l4_bytes)
-        if covered == 0 and not is_ipv6:
-            return status
-        if covered <= 0:
-            return status | L4_BAD
-    partial = sum_words(l4_address, covered, pseudo_header(l3_address, is_ipv6, l4_protocol, covered))
-    return status | (L4_GOOD if fold(partial) == 0xFFFF else L4_BAD)
-
-
-@inlined
-def receive_checksum_status(address, length):  # type: ignore[no-untyped-def]
-    """IP_* and L4_* flags (see `checksum_status`) of the contiguous frame of `length` (from 14) bytes."""
-    kind, l2, l3, _, protocol, l4_bytes = parse_full(address, length)
-    return checksum_status(address, kind, l2, l3, protocol, l4_bytes)

@@ -5,7 +5,8 @@ in a guest's memory. The headers that are worked on lie in private memory, out o
 guest writes into its payload while it is summed makes its own checksum wrong, and nothing else.
 """
 
-from vfwire.datapath.checksum import at_odd_offset, checksum_field, pseudo_header, sum_words
+from vfwire.datapath.checksum import at_odd_offset, checksum_field, fold, pseudo_header, sum_words, swap16
+from vfwire.datapath.crc32c import CRC32C_START, crc32c, crc32c_zero
 from vfwire.layouts.ethernet import (
     ETHERNET_BYTES,
     IPV4_BYTES,
@@ -15,8 +16,11 @@ from vfwire.layouts.ethernet import (
     IPV4_TOTAL_LENGTH,
     IPV6_BYTES,
     IPV6_PAYLOAD_LENGTH,
+    PROTOCOL_SCTP,
     PROTOCOL_TCP,
     PROTOCOL_UDP,
+    SCTP_BYTES,
+    SCTP_CHECKSUM,
     TCP_BYTES,
     TCP_CHECKSUM,
     TCP_CWR,
@@ -30,10 +34,11 @@ from vfwire.layouts.ethernet import (
 )
 from vfwire.layouts.ixgbe_descriptors import TXD_PAYLEN_MAX
 from vfwire.memory.compiled import always_inlined
-from vfwire.memory.unaligned import read16_be, read32_be, write16, write16_be, write32_be
+from vfwire.memory.unaligned import read16, read16_be, read32_be, write16, write16_be, write32, write32_be
 from vfwire.memory.words import copy, load8, store8
 
 MINIMUM_MSS = 8  # the least that a Linux guest asks for (include/net/tcp.h, TCP_MIN_GSO_SIZE)
+CANNOT, FILLED, FILLED_FROM_A_WRONG_SEED = 0, 1, 2
 LONGEST_L2 = 127  # MACLEN's 7 bits
 LONGEST_L3 = 511  # IPLEN's 9 bits
 _LOW32 = 0xFFFF_FFFF
@@ -127,20 +132,58 @@ def _l4_bytes(l3_address, l3, is_ipv6, room, least):  # type: ignore[no-untyped-
 
 
 @always_inlined
+def sctp_checksum(l4_address, here, l4_bytes, addresses, lengths, entries, offset):  # type: ignore[no-untyped-def]
+    """What belongs into SCTP's checksum field, as a little-endian int (RFC 9260 6.8 and appendix A).
+
+    The first `here` (12 or more) bytes of L4 are private at `l4_address`, the rest begins at `offset` of the
+    gather list.
+    """
+    crc = crc32c(CRC32C_START, l4_address, SCTP_CHECKSUM)
+    for _ in range(SCTP_BYTES - SCTP_CHECKSUM):
+        crc = crc32c_zero(crc)
+    crc = crc32c(crc, l4_address + SCTP_BYTES, here - SCTP_BYTES)
+    done = here
+    for entry in range(entries):
+        start = min(max(offset, 0), lengths[entry])
+        piece = min(lengths[entry] - start, l4_bytes - done)
+        if piece > 0:
+            crc = crc32c(crc, addresses[entry] + start, piece)
+            done += piece
+        offset -= lengths[entry]
+    return crc ^ CRC32C_START
+
+
+@always_inlined
 def fill_l4(  # type: ignore[no-untyped-def]
-    header, header_len, l2, l3, is_ipv6, protocol, addresses, lengths, entries, offset, count
+    header, header_len, l2, l3, is_ipv6, protocol, seeded, addresses, lengths, entries, offset, count
 ):
-    """Fill in the TCP or UDP checksum in the private header. Arguments and result as of `fill_checksums`."""
-    least = TCP_BYTES if protocol == PROTOCOL_TCP else UDP_BYTES
-    field = TCP_CHECKSUM if protocol == PROTOCOL_TCP else UDP_CHECKSUM
+    """Fill in the TCP, UDP or SCTP checksum in the private header. Arguments and result as of `fill_checksums`."""
+    field, least = TCP_CHECKSUM, TCP_BYTES
+    if protocol == PROTOCOL_UDP:
+        field, least = UDP_CHECKSUM, UDP_BYTES
+    elif protocol == PROTOCOL_SCTP:
+        field, least = SCTP_CHECKSUM, SCTP_BYTES
+    elif protocol != PROTOCOL_TCP:
+        return CANNOT
     l3_address, l4_address = header + l2, header + l2 + l3
     here = header_len - l2 - l3
-    if (protocol != PROTOCOL_TCP and protocol != PROTOCOL_UDP) or here < least or not _valid_l3(l3, is_ipv6):
-        return False
+    if here < least or not _valid_l3(l3, is_ipv6):
+        return CANNOT
     l4_bytes = _l4_bytes(l3_address, l3, is_ipv6, here + count, least)
     here = min(here, l4_bytes)
+    if protocol == PROTOCOL_SCTP:
+        crc = sctp_checksum(l4_address, here, l4_bytes, addresses, lengths, entries, offset)
+        write32(l4_address + SCTP_CHECKSUM, crc)
+        return FILLED
+    seed = pseudo_header(l3_address, is_ipv6, protocol, l4_bytes)
+    done = FILLED
+    if seeded:
+        given = read16(l4_address + field)
+        if given % 0xFFFF != fold(seed) % 0xFFFF:
+            done = FILLED_FROM_A_WRONG_SEED
+        seed = given
     write16(l4_address + field, 0)
-    partial = sum_words(l4_address, here, pseudo_header(l3_address, is_ipv6, protocol, l4_bytes))
+    partial = sum_words(l4_address, here, seed)
     if l4_bytes > here:
         rest = gather_sum(addresses, lengths, entries, offset, l4_bytes - here)
         partial += at_odd_offset(rest) if here & 1 else rest
@@ -148,7 +191,7 @@ def fill_l4(  # type: ignore[no-untyped-def]
     if value == 0 and protocol == PROTOCOL_UDP:
         value = 0xFFFF
     write16(l4_address + field, value)
-    return True
+    return done
 
 
 @always_inlined
@@ -161,30 +204,32 @@ def fill_checksums(  # type: ignore[no-untyped-def]
     protocol,
     want_ip,
     want_l4,
+    seeded,
     addresses,
     lengths,
     entries,
     offset,
     count,
 ):
-    """Fill in what a plain frame asked for (IXSM, TXSM). Returns False where it cannot be done.
+    """Fill in what a plain frame asked for (IXSM, TXSM). Returns FILLED, CANNOT, or FILLED_FROM_A_WRONG_SEED.
 
     header: private, `header_len` bytes; the rest of the frame is bytes [offset, offset + count) of the
     gather list. l2, l3: as `valid_offload` let them pass. is_ipv6, protocol: as the descriptor says (6 TCP,
-    17 UDP; SCTP's CRC32c is not offered). want_ip: the IPv4 header checksum (nothing to do over IPv6).
-    want_l4: TCP's or UDP's, over a pseudo header that is made here from the IP header: what the driver left
-    in the field does not count.
+    17 UDP, 132 SCTP, whose checksum is a CRC32c without a pseudo header). want_ip: the IPv4 header checksum
+    (nothing to do over IPv6). want_l4: TCP's, UDP's or SCTP's. seeded: the field holds the sum of the pseudo
+    header, as an 82599's driver has to leave it (datasheet 7.2.5.2); what it holds is what is added, and a
+    wrong one makes a wrong checksum. Otherwise the pseudo header is made from the IP header.
     """
     if want_ip and not is_ipv6:
         if not _valid_l3(l3, is_ipv6):
-            return False
+            return CANNOT
         write16(header + l2 + IPV4_CHECKSUM, 0)
         _fill_ip(header + l2, l3)
     if want_l4:
         return fill_l4(
-            header, header_len, l2, l3, is_ipv6, protocol, addresses, lengths, entries, offset, count
+            header, header_len, l2, l3, is_ipv6, protocol, seeded, addresses, lengths, entries, offset, count
         )
-    return True
+    return FILLED
 
 
 @always_inlined
@@ -220,14 +265,29 @@ def _segment_flags(flags, first, last):  # type: ignore[no-untyped-def]
 
 
 @always_inlined
+def segment_seed(header, l2, l3, fields, seeded):  # type: ignore[no-untyped-def]
+    """The partial that every segment's TCP checksum starts from: the pseudo header without its length.
+
+    seeded: it is what the driver left in the field (82599 datasheet 7.2.5.2); read once, before the first
+    segment. Returns (partial, 1 if it is that of the IP header, so that the segments' checksums will be right).
+    """
+    made = pseudo_header(header + l2, (fields & _IPV6_BIT) != 0, PROTOCOL_TCP, 0)
+    if not seeded:
+        return made, 1
+    given = read16(header + l2 + l3 + TCP_CHECKSUM)
+    return given, 1 if given % 0xFFFF == fold(made) % 0xFFFF else 0
+
+
+@always_inlined
 def segment_header(  # type: ignore[no-untyped-def]
-    header, l2, l3, l4, fields, number, sent, part, payload, addresses, lengths, entries, offset
+    header, l2, l3, l4, fields, seed, number, sent, part, payload, addresses, lengths, entries, offset
 ):
     """Make the private header that of one segment: lengths, identification, sequence, flags, both checksums.
 
     Segments may be made in any order. l2, l3, l4: as `valid_offload` let them pass. fields: of
-    `segment_fields`, not -1. number: of the segment, from 0. sent: payload bytes before it. part: its own.
-    payload: all there is. Its bytes are [offset + sent, offset + sent + part) of the gather list.
+    `segment_fields`, not -1. seed: of `segment_seed`. number: of the segment, from 0. sent: payload bytes
+    before it. part: its own. payload: all there is. Its bytes are [offset + sent, offset + sent + part) of the
+    gather list.
     """
     l3_address, tcp = header + l2, header + l2 + l3
     is_ipv6 = (fields & _IPV6_BIT) != 0
@@ -242,7 +302,7 @@ def segment_header(  # type: ignore[no-untyped-def]
     write16(tcp + TCP_CHECKSUM, 0)
     # The payload first: a load that spans stores still on their way to the cache waits for them.
     partial = gather_sum(addresses, lengths, entries, offset + sent, part)
-    partial = sum_words(tcp, l4, partial + pseudo_header(l3_address, is_ipv6, PROTOCOL_TCP, l4 + part))
+    partial = sum_words(tcp, l4, partial + seed + swap16(l4 + part))
     if not is_ipv6:
         _fill_ip(l3_address, l3)
     write16(tcp + TCP_CHECKSUM, checksum_field(partial))

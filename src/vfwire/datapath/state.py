@@ -138,6 +138,7 @@ FUNCTION = np.dtype(
             "rss",
             "i8",
         ),  # RSS_* types (datapath/rss.py) that are hashed and spread over rx_queues; 0: one queue
+        ("psrtype", "i8"),  # VFPSRTYPE: the headers after which a frame may be split
         ("rate_bps", "i8"),  # the lower of line rate and max_tx_rate; 0 when lifted
         ("credit", "i8"),
         ("credit_ns", "i8"),
@@ -180,6 +181,7 @@ TX_QUEUE = np.dtype(
         ("key0", "i8"),  # first 16 bytes of the last plain frame that passed every check ...
         ("key1", "i8"),
         ("to", "i8"),  # ... and the function it goes to
+        ("head_iova", "i8"),  # where the head is written back (VFTDWBAL), 0 for DD in the descriptors instead
         ("context_vlan", "i8", (2,)),
         ("context_tucmd", "i8", (2,)),
         ("context_mss", "i8", (2,)),
@@ -207,6 +209,8 @@ RX_QUEUE = np.dtype(
         ("head", "i8"),
         ("tail", "i8"),  # as last read
         *_MAP_CACHE,
+        ("srrctl", "i8"),  # VFSRRCTL as latched
+        ("one_buffer", "i8"),  # 1 for advanced descriptors of one buffer: what the fast path knows
         ("buffer_bytes", "i8"),
         ("strip_vlan", "i8"),
         ("frames", "i8"),

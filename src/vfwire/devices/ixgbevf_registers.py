@@ -109,6 +109,7 @@ class ControlRegisters:
             self._tx_vector,
             self._rss,
             self._rx_queues,
+            self._psrtype,
         ) = (
             field_address(functions, function, name)
             for name in (
@@ -120,6 +121,7 @@ class ControlRegisters:
                 "tx_vector",
                 "rss",
                 "rx_queues",
+                "psrtype",
             )
         )
         self._mailbox_vector = -1
@@ -128,7 +130,7 @@ class ControlRegisters:
         """Every register as after power-on. While the loop is parked."""
         self._plain.clear()
         self._mailbox_vector = -1
-        for name in ("causes", "mask", "auto_clear", "auto_mask", "pending", "rss"):
+        for name in ("causes", "mask", "auto_clear", "auto_mask", "pending", "rss", "psrtype"):
             self._record[name] = 0
         self._record["rx_queues"] = self._queues
         self._record["rx_vector"] = self._record["tx_vector"] = -1
@@ -257,10 +259,11 @@ class ControlRegisters:
             self.mailbox.write_control(value)
 
     def _write_psrtype(self, _index: int, value: int) -> None:
-        """The queues that RSS spreads over: none, or 2 or 4 (never more than the function has), and then no frame
-        goes to the others.
+        """Where headers are split, and the queues that RSS spreads over: none, or 2 or 4 (never more than the
+        function has), and then no frame goes to the others.
         """
         self._plain[regs.VFPSRTYPE] = value & _PSRTYPE_MASK
+        store_word(self._psrtype, value & _PSRTYPE_MASK)
         spread = 1 << ((value & regs.PSRTYPE_RQPL_MASK) >> regs.PSRTYPE_RQPL_SHIFT)
         store_word(self._rx_queues, min(spread, self._queues) if spread > 1 else self._queues)
         store_word(self._rss, RSS_DEFAULT if spread > 1 else 0)

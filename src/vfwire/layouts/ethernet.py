@@ -125,3 +125,4 @@ UDP_BYTES = 8
 
 # SCTP's common header (RFC 9260 3.1). Its checksum is a CRC32c.
 SCTP_BYTES = 12
+SCTP_CHECKSUM = 8

@@ -132,6 +132,14 @@ RXD_ERR_TCPE = 1 << 30  # TCP/UDP/SCTP checksum is wrong
 RXD_ERR_IPE = 1 << 31  # IPv4 header checksum is wrong
 RXD_ERR_FRAME_MASK = RXD_ERR_CE | RXD_ERR_LE | RXD_ERR_PE | RXD_ERR_OSE | RXD_ERR_USE
 
+# --- Receive, legacy write-back (DESCTYPE 0; datasheet 7.1.5): within qword1; qword0 stays the address ------
+# 63 VLAN tag 48 47 errors 40 39 status 32 31 fragment checksum 16 15 length 0
+RXD_LEGACY_STATUS_SHIFT = 32
+RXD_LEGACY_STATUS_MASK = 0xFF  # of the advanced status: the same bits
+RXD_LEGACY_ERROR_SHIFT = 40
+RXD_LEGACY_HIGH_ERRORS_SHIFT = 24  # the errors that it has are bits 31:24 of the advanced status_error
+RXD_LEGACY_VLAN_SHIFT = 48
+
 # --- VLAN tags (receive `vlan`, context VLAN) ---------------------------------------------------------------
 VLAN_ID_MASK = 0x0FFF
 VLAN_CFI_MASK = 0x1000
