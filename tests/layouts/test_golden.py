@@ -120,7 +120,7 @@ def test_receive_descriptor_by_its_header_structure() -> None:
 
 
 def test_legacy_receive_descriptor_by_its_header_structure() -> None:
-    """`struct ixgbe_legacy_rx_desc`: length 16, csum 16, status 8, errors 8, vlan 16; status and errors as in ixgbe_type.h:
+    """`struct ixgbe_legacy_rx_desc`: length 16, csum 16, status 8, errors 8, vlan 16; bits as in ixgbe_type.h:
     IXGBE_RXD_STAT_VP 0x08, _L4CS 0x20, _IPCS 0x40; IXGBE_RXD_ERR_TCPE 0x40, _IPE 0x80."""
     assert (descriptors.RXD_LEGACY_STATUS_SHIFT, descriptors.RXD_LEGACY_ERROR_SHIFT) == (32, 40)
     assert descriptors.RXD_LEGACY_VLAN_SHIFT == 48
