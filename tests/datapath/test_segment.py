@@ -9,12 +9,13 @@ from frames import SCTP, TCP, UDP, Packet
 from guarded_memory import Guarded, peek
 from hypothesis import example, given
 from hypothesis import strategies as st
+from segment_kit import cut, scatter
 
 from vfwire.datapath import segment as subject
 from vfwire.datapath.checksum import fold
 from vfwire.memory.compiled import compiled
 
-HEADER, PAYLOAD, OUT = Guarded(2), Guarded(40), Guarded(80)
+HEADER, OUT = Guarded(2), Guarded(80)
 FIN, PSH, ACK, CWR = 0x01, 0x08, 0x10, 0x80
 
 
@@ -90,24 +91,6 @@ def segment_at(  # type: ignore[no-untyped-def]
         len(addresses),
         offset,
     )
-
-
-def scatter(pieces: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """The pieces in memory, first one last and at the guard page, one byte between two of them."""
-    PAYLOAD.put(b"\xee" * 20_000)
-    end, addresses = 0, []
-    for piece in pieces:
-        end += len(piece)
-        PAYLOAD.put(piece + peek(PAYLOAD.end - end + len(piece), end - len(piece)))
-        addresses.append(PAYLOAD.end - end)
-        end += 1
-    return np.array(addresses, np.int64), np.array([len(piece) for piece in pieces], np.int64)
-
-
-def cut(data: bytes, places: Sequence[int]) -> list[bytes]:
-    """`data` in pieces, cut at `places` (taken modulo its length)."""
-    cuts = sorted(place % (len(data) + 1) for place in places)
-    return [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
 
 
 PIECES = st.lists(st.binary(max_size=90), max_size=8)
