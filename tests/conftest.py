@@ -6,10 +6,14 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 from pyroute2 import netns
+
+if TYPE_CHECKING:
+    from tests.ec2_endpoint.server import Endpoint
 
 # A first call compiles, so no example has a deadline (each test has one, by pytest).
 settings.register_profile("vfwire", deadline=None)
@@ -103,3 +107,29 @@ def netns_pair() -> Iterator[tuple[str, str]]:
     finally:
         for name in made:
             netns.remove(name)
+
+
+@pytest.fixture(scope="session")
+def ec2_server() -> Iterator[tuple["Endpoint", str]]:
+    """One local EC2 endpoint for all tests that ask for it: importing moto takes seconds, and nobody else needs it."""
+    from tests.ec2_endpoint.server import serving
+
+    with serving() as served:
+        yield served
+
+
+@pytest.fixture
+def ec2(ec2_server: tuple["Endpoint", str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> "Endpoint":
+    """An empty EC2, and an environment in which boto3 and what a test starts talk to it and nobody else."""
+    from tests.ec2_endpoint.server import CREDENTIALS
+
+    endpoint, url = ec2_server
+    endpoint.clear()
+    for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": url}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return endpoint

@@ -3,6 +3,7 @@
 VfwireError                    exit 1
 ├── UsageError                 exit 2    an option or argument that makes no sense
 ├── UnsupportedMachine         exit 3    not Linux, no memfd, a privilege or tool is missing
+├── CannotTell                 exit 3    a check that finds no answer: 0 is yes, 1 is no, 3 is neither
 ├── ResourceBusy               exit 4    a socket, tap or name that somebody else holds
 ├── PermissionDenied           exit 5    the kernel said no
 ├── BadInput                   exit 6    a capture that is none, or is cut off
@@ -35,6 +36,10 @@ class UsageError(VfwireError):
 
 
 class UnsupportedMachine(VfwireError):
+    exit_code = 3
+
+
+class CannotTell(VfwireError):
     exit_code = 3
 
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "card": ("vfwire.cli.card", "Run a card until it is stopped."),
     "attach": ("vfwire.cli.attach", "Put a function on a network interface."),
     "layer": ("vfwire.cli.layer", "Run a virtualization layer: the default path's stop."),
+    "catalog": ("vfwire.cli.catalog", "Which EC2 instance types have enhanced networking."),
     "vf": ("vfwire.cli.vf", "Show and change the virtual functions of a running card."),
 }
 INTERRUPTED = 130
