@@ -16,7 +16,10 @@ LONGEST_FILE = 400
 LONGEST_EXAMPLE = 80
 FOLDERS = ("src", "tests", "bench", "examples", "tools")
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
-DOCUMENTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "bench/README.md")]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "bench/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 TEXTS = [
     *SOURCES,
     *DOCUMENTS,
