@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from vfio_user_kit import eventfd, open_descriptors
 
+from vfwire.bus.info_capabilities import sparse_areas
 from vfwire.bus.vfio_user import version
-from vfwire.bus.vfio_user.client import VfioUserFunction, sparse_areas
+from vfwire.bus.vfio_user.client import VfioUserFunction
 from vfwire.bus.vfio_user.wire import EndOfStream, Message, Receiver, pack, send_part
 from vfwire.errors import PeerGone, ProtocolError, ResourceBusy, UnsupportedMachine
 from vfwire.layouts.vfio_user import ERROR, NO_REPLY, TYPE_REPLY, Command

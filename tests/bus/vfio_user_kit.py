@@ -88,13 +88,14 @@ class FakeEndpoint:
             raise BadAccess("overlaps another map", errno=errno.EEXIST)
         self.maps[iova] = (size, memory, readable, writable)
 
-    def dma_unmap(self, iova: int, size: int) -> None:
+    def dma_unmap(self, iova: int, size: int) -> int:
         self._enter(f"unmap {iova:#x} {size:#x}")
         if iova not in self.maps or self.maps[iova][0] != size:
             raise BadAccess("no such map", errno=errno.ENOENT)
         memory = self.maps.pop(iova)[1]
         if memory is not None:
             memory.close()
+        return 1
 
     def dma_unmap_all(self) -> None:
         self.calls.append("unmap all")

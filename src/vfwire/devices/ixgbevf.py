@@ -226,9 +226,9 @@ class VirtualFunction82599:
         with self._lock:
             self._maps.map(iova, size, memory, readable=readable, writable=writable)
 
-    def dma_unmap(self, iova: int, size: int) -> None:
+    def dma_unmap(self, iova: int, size: int) -> int:
         with self._lock:
-            self._maps.unmap(iova, size)
+            return self._maps.unmap(iova, size)
 
     def dma_unmap_all(self) -> None:
         with self._lock:

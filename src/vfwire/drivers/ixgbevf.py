@@ -146,9 +146,9 @@ class Ixgbevf:
         self._function.write32(0, reg.VTEIMC, reg.EICR_MASK)
 
     def _set_up_memory(self) -> None:
-        """I/O addresses are this process's own virtual addresses: nothing to translate on the way to a descriptor."""
+        """I/O addresses are this process's own virtual addresses where the carrier can: `delta` is 0 then."""
         memory = self.pool.memory
-        self._iova = memory.address
+        self._iova = self._function.dma_address(memory)
         self._function.dma_map(memory, self._iova)
         self._mapped = True
 

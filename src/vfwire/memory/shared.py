@@ -29,7 +29,8 @@ def filesystem_magic(fd: int) -> int:
 
 
 class SharedMemory:
-    """A mapped range of a memfd: `address` for compiled loops, `array` (uint8) for Python, `fd` for the other side.
+    """A mapped range of a memfd: `address` for compiled loops, `array` (uint8) for Python, `fd` for the other side,
+    whose byte `offset` is the first.
 
     Raises nothing on use; `close` unmaps, after which the address must not be touched.
     """
@@ -37,6 +38,7 @@ class SharedMemory:
     def __init__(self, fd: int, size: int, offset: int = 0, *, writable: bool = True) -> None:
         self.fd = fd
         self.size = size
+        self.offset = offset
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
         self._map = mmap.mmap(fd, size, mmap.MAP_SHARED, protection, offset=offset)
         self.array: NDArray[np.uint8] = np.frombuffer(self._map, np.uint8)

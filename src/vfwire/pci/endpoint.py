@@ -82,8 +82,11 @@ class Endpoint(Protocol):
         """Guest memory appears. memory None: a range without a descriptor (by messages only: not used for DMA)."""
         ...
 
-    def dma_unmap(self, iova: int, size: int) -> None:
-        """Exactly one mapped range goes; returns when the data path has let go of it. BadAccess (ENOENT) if none."""
+    def dma_unmap(self, iova: int, size: int) -> int:
+        """The mapped ranges inside go, usually one, exactly; returns how many, when the data path has let go of them.
+
+        BadAccess (ENOENT) if there is none, or if one would have to be cut.
+        """
         ...
 
     def dma_unmap_all(self) -> None: ...

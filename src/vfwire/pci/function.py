@@ -1,5 +1,5 @@
 """A PCI function as its driver sees it. Drivers know nothing else, so the same driver runs on any carrier:
-vfio-user today, the kernel's VFIO on real hardware later.
+vfio-user (`bus/vfio_user/client.py`) on a card, the kernel's VFIO (`bus/vfio/function.py`) in a guest or on hardware.
 """
 
 from typing import Protocol
@@ -36,6 +36,10 @@ class Function(Protocol):
 
         Raises UnsupportedMachine where the device traps that range (the data path cannot poll there).
         """
+        ...
+
+    def dma_address(self, memory: SharedMemory) -> int:
+        """An I/O address that suits this carrier for `memory`: where it can, the memory's own address here."""
         ...
 
     def dma_map(self, memory: SharedMemory, iova: int) -> None:

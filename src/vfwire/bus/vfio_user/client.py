@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vfwire.bus.info_capabilities import sparse_areas
 from vfwire.bus.vfio_user.connection import Connection, Reply
 from vfwire.bus.vfio_user.wire import close_all
 from vfwire.errors import BadAccess, ProtocolError, UnsupportedMachine
@@ -14,22 +15,12 @@ from vfwire.layouts import vfio_user as layout
 from vfwire.layouts.vfio_user import Command
 from vfwire.memory.shared import SharedMemory
 from vfwire.pci.endpoint import IrqIndex, RegionIndex
+from vfwire.pci.registers import MappedPages, RegisterAccess
 
 log = logging.getLogger("vfwire.vfio_user")
 
 _MAX_REGIONS = 100  # as QEMU defends itself
 _MAX_CAPS = 1 << 16
-
-
-@dataclass(frozen=True, slots=True)
-class MappedPages:
-    """Pages of a region that are mapped here: [start, end) of the region lies at memory.address."""
-
-    start: int
-    end: int
-    memory: SharedMemory
-    words: memoryview
-    """The same memory as 32-bit words: one access of four bytes for each read or write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +31,18 @@ class RegionInfo:
     pages: tuple[MappedPages, ...] = ()
 
 
-class VfioUserFunction:
+class VfioUserFunction(RegisterAccess):
     """Implements vfwire.pci.function.Function over the socket at `path`.
 
     timeout: seconds the card may take for one answer. wait: seconds for its socket to appear. `regions` are
     the device's, by RegionIndex. Raises as Connection does.
-
-    A register in a mapped page is read and written in one access of four bytes, in program order on x86;
-    compiled loops order their own accesses (memory/words.py) at the address that `mapped` gives.
     """
 
     def __init__(self, path: Path, *, timeout: float = 5.0, wait: float = 1.0) -> None:
         self.name = str(path)
         self.traps = 0
         self._vectors = 0
-        self._pages: list[tuple[MappedPages, ...]] = []
+        self.pages: list[tuple[MappedPages, ...]] = []
         self.regions: tuple[RegionInfo, ...] = ()
         self._connection = Connection(path, timeout, wait)
         try:
@@ -75,34 +63,6 @@ class VfioUserFunction:
         """
         self._connection.check_peer()
 
-    def config_read(self, offset: int, size: int) -> int:
-        return int.from_bytes(self.region_read(RegionIndex.CONFIG, offset, size), "little")
-
-    def config_write(self, offset: int, value: int, size: int) -> None:
-        self.region_write(RegionIndex.CONFIG, offset, value.to_bytes(size, "little"))
-
-    def read32(self, bar: int, offset: int) -> int:
-        for pages in self._pages[bar]:
-            if pages.start <= offset < pages.end and not offset & 3:
-                return pages.words[(offset - pages.start) >> 2]
-        return int.from_bytes(self.region_read(bar, offset, 4), "little")
-
-    def write32(self, bar: int, offset: int, value: int) -> None:
-        for pages in self._pages[bar]:
-            if pages.start <= offset < pages.end and not offset & 3:
-                pages.words[(offset - pages.start) >> 2] = value & 0xFFFFFFFF
-                return
-        self.region_write(bar, offset, (value & 0xFFFFFFFF).to_bytes(4, "little"))
-
-    def mapped(self, bar: int, offset: int, size: int) -> int:
-        for pages in self._pages[bar]:
-            if pages.start <= offset and offset + size <= pages.end:
-                return pages.memory.address + offset - pages.start
-        raise UnsupportedMachine(
-            f"{self.name} does not map BAR{bar} {offset:#x}..{offset + size:#x}",
-            "this driver needs a device whose queue pages can be mapped",
-        )
-
     def region_read(self, index: int, offset: int, count: int) -> bytes:
         """Read `count` bytes of a region by message, mapped or not: a trap."""
         self.traps += 1
@@ -116,6 +76,10 @@ class VfioUserFunction:
         """Write to a region by message, mapped or not: a trap. Returns when the device has it."""
         self.traps += 1
         self._ask(Command.REGION_WRITE, layout.REGION_ACCESS.pack(offset, index, len(data)) + data)
+
+    def dma_address(self, memory: SharedMemory) -> int:
+        """Its own address: nothing to translate, and no two memories of a process overlap."""
+        return memory.address
 
     def dma_map(self, memory: SharedMemory, iova: int) -> None:
         flags = layout.DMA_READABLE | layout.DMA_WRITABLE
@@ -141,11 +105,8 @@ class VfioUserFunction:
 
     def close(self) -> None:
         self._connection.close()
-        for region in self.regions:
-            for pages in region.pages:
-                pages.words.release()
-                pages.memory.close()
-        self.regions, self._pages = (), [()] * len(RegionIndex)
+        self.close_pages()
+        self.regions = ()
 
     def _ask(self, command: int, payload: bytes = b"", fds: Sequence[int] = ()) -> bytes:
         """A request whose answer has no descriptors (any that come are closed)."""
@@ -166,7 +127,7 @@ class VfioUserFunction:
             raise ProtocolError(f"{self.name} is no PCI device")
         for index in range(len(RegionIndex)):
             self.regions += (self._read_region(index),)
-        self._pages = [region.pages for region in self.regions]
+            self.pages.append(self.regions[index].pages)
 
     def _read_region(self, index: int) -> RegionInfo:
         """Ask for the fixed part first, and again with room for the capabilities if there are any."""
@@ -204,15 +165,12 @@ class VfioUserFunction:
                 if not size or offset + size > limit:
                     raise ProtocolError(f"{self.name} offers pages beyond their region")
                 memory = SharedMemory.adopt(os.dup(fd), base + offset, size)
-                result.append(
-                    MappedPages(offset, offset + size, memory, memoryview(memory.array.data).cast("I"))
-                )
+                result.append(MappedPages.of(offset, memory, memory.array.data))
         except BadAccess as error:
             log.warning("%s: pages stay trapped: %s", self.name, error.message)
         except BaseException:
             for pages in result:
-                pages.words.release()
-                pages.memory.close()
+                pages.close()
             raise
         return tuple(result)
 
@@ -221,30 +179,3 @@ class VfioUserFunction:
             raise ProtocolError(f"{self.name} answered with {len(payload)} bytes instead of {shape.size}")
         values: tuple[int, ...] = shape.unpack_from(payload)
         return values
-
-
-def sparse_areas(info: bytes, cap: int, otherwise: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """(offset, size) of the areas in a region info's sparse mmap capability; `otherwise` where it has none.
-
-    Raises ProtocolError for a chain that leaves the message, or that does not end.
-    """
-    seen = 0
-    while cap:
-        seen += 1
-        if not layout.REGION_INFO.size <= cap <= len(info) - layout.CAP_HEADER.size or seen > len(info):
-            raise ProtocolError("region capabilities leave their message")
-        kind, _, following = layout.CAP_HEADER.unpack_from(info, cap)
-        if kind == layout.CAP_SPARSE_MMAP:
-            return _areas_at(info, cap)
-        cap = following
-    return otherwise
-
-
-def _areas_at(info: bytes, cap: int) -> list[tuple[int, int]]:
-    first = cap + layout.SPARSE_MMAP.size
-    if first > len(info):
-        raise ProtocolError("region capabilities leave their message")
-    count = layout.SPARSE_MMAP.unpack_from(info, cap)[3]
-    if first + count * layout.SPARSE_AREA.size > len(info):
-        raise ProtocolError("region capabilities leave their message")
-    return [layout.SPARSE_AREA.unpack_from(info, first + i * layout.SPARSE_AREA.size) for i in range(count)]

@@ -266,8 +266,7 @@ class Session:
             self._maps = 0
         else:
             _check_range(iova, size)
-            self._endpoint.dma_unmap(iova, size)
-            self._maps -= 1
+            self._maps -= self._endpoint.dma_unmap(iova, size)
         return message.payload[: layout.DMA_UNMAP.size], ()
 
     def _reset(self, message: Message) -> Answer:
