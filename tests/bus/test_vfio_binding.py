@@ -61,7 +61,7 @@ def test_what_sysfs_says(tmp_path: Path) -> None:
     assert (device.address, device.driver, device.group) == (ADDRESS, "ixgbevf", 7)
     assert device.interfaces_up() == ["eth1"]
     assert device.others_in_group() == []
-    with pytest.raises(UsageError, match="no PCI function 0000:00:05.0"):
+    with pytest.raises(UsageError, match=r"no PCI function 0000:00:05\.0"):
         PciDevice("00:05.0", tmp_path)
 
 
@@ -74,7 +74,7 @@ def test_an_interface_that_is_up_is_not_taken(tmp_path: Path) -> None:
 
 def test_without_iommu_nothing_is_bound_or_opened(tmp_path: Path) -> None:
     add(tmp_path, driver="ixgbevf", group=None)
-    with pytest.raises(UnsupportedMachine, match="no IOMMU group.*intel_iommu=on"):
+    with pytest.raises(UnsupportedMachine, match=r"no IOMMU group.*intel_iommu=on"):
         PciDevice(ADDRESS, tmp_path).bind()
     with pytest.raises(UnsupportedMachine, match="no IOMMU group"):
         VfioFunction(ADDRESS, sysfs=tmp_path)

@@ -72,11 +72,29 @@ def test_rings_that_are_nowhere_or_of_no_size(
     set_up: Scene, hostile: Hostile, rings: dict[str, int], cause: Drop
 ) -> None:
     with SharedMemory.create("more", MEMORY) as more:
-        hostile.function.dma_map(more, IOVA + MEMORY)  # a ring across two maps is across two memories
+        hostile.function.dma_map(more, IOVA + MEMORY + PAGE)  # a ring may cross what touches, and no gap
         hostile.reset()
         hostile.rings(**rings)
         set_up.wait_fault(cause)
         hostile.works()
+
+
+def test_a_ring_across_two_maps_that_touch(set_up: Scene, hostile: Hostile) -> None:
+    """As an IOMMU has it: what lies side by side in I/O addresses may be two memories."""
+    with SharedMemory.create("more", MEMORY) as more:
+        hostile.function.dma_map(more, IOVA + MEMORY)
+        hostile.reset()
+        hostile.rings(tx=IOVA + MEMORY - RING * 8)
+        (old_fault, sent) = set_up.record.fault, int(set_up.record.tx_frames)
+        frame = hostile.frame(b"\x02\0\0\0\0\x77")
+        hostile.put(TX_BUFFERS, frame)
+        address, command = IOVA + TX_BUFFERS, len(frame) | PLAIN
+        more.array[:16] = list(struct.pack("<QQ", address, command))  # the first of the second half
+        for place in range(RING // 2):
+            hostile.put(MEMORY - RING * 8 + 16 * place, struct.pack("<QQ", address, command))
+        hostile.write(regs.VFTDT, RING // 2 + 1)
+        wait_until(lambda: int(set_up.record.tx_frames) - sent == RING // 2 + 1, "sending across the seam")
+        assert set_up.record.fault == old_fault == -1
 
 
 @pytest.mark.parametrize("value", [RING, 0xFFFF, 1 << 16, 0xFFFFFFFF])
