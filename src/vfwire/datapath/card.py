@@ -5,13 +5,17 @@ had nothing to do, at most `nap_ns`. So it is late by an eighth of a pause in th
 Rings that a guest maps cannot wake it, only control code can (through `kick`).
 """
 
+from vfwire.datapath.ena_burst import ena_burst
+from vfwire.datapath.ena_frame import ena_frame
+from vfwire.datapath.ena_interrupts import raise_posted
+from vfwire.datapath.ena_queues import submitted
 from vfwire.datapath.interrupts import note_cause, raise_due
 from vfwire.datapath.ixgbevf_burst import plain_burst
 from vfwire.datapath.ixgbevf_frame import take_descriptors
 from vfwire.datapath.ixgbevf_queues import HEAD, scan, tx_tail
 from vfwire.datapath.rate import PLENTY, top_up
 from vfwire.datapath.route import receive_from_link
-from vfwire.datapath.state import CONTROL, QUEUES, CardState, new_state
+from vfwire.datapath.state import CONTROL, MODEL_82599, MODEL_ENA, QUEUES, CardState, new_state
 from vfwire.datapath.statistics import publish_statistics
 from vfwire.memory.compiled import compiled, inlined
 from vfwire.memory.words import clock_ns, drain_eventfd, load64, store32, store64, wait_fds, yield_core
@@ -30,18 +34,44 @@ PATIENCE = (
 
 
 @inlined
+def _pending(state, function, number):  # type: ignore[no-untyped-def]
+    """Descriptors that a transmit queue's driver has announced and the loop not taken; none of a queue that went."""
+    queue = state.tx[function * QUEUES + number]
+    if state.functions[function].model == MODEL_ENA:
+        return max(submitted(state, function, queue), 0)
+    tail = tx_tail(state, function, number)
+    if tail < 0:
+        return 0
+    pending = tail - queue.head
+    return pending if pending >= 0 else pending + queue.size
+
+
+@inlined
+def _burst(state, function, number, most, limit, metered):  # type: ignore[no-untyped-def]
+    """The model's fast path: (descriptors taken, credit left, 1 if a completion is to be told of)."""
+    if state.functions[function].model == MODEL_ENA:
+        taken, left = ena_burst(state, function, number, most, limit, metered)
+        return taken, left, 0
+    return plain_burst(state, function, number, most, limit, metered)
+
+
+@inlined
+def _frame(state, function, number, pending, link_credit):  # type: ignore[no-untyped-def]
+    """The model's general path: (descriptors taken, cost, cost on the link, 1 if a completion is to be told of)."""
+    if state.functions[function].model == MODEL_ENA:
+        return ena_frame(state, function, number, pending, link_credit)
+    return take_descriptors(state, function, number, pending, link_credit)
+
+
+@inlined
 def _serve(state, function, number, now):  # type: ignore[no-untyped-def]
     """One turn of one transmit queue. Returns how many descriptors were taken."""
-    queue = state.tx[function * QUEUES + number]
-    tail = tx_tail(state, function, number)
-    if tail < 0 or tail == queue.head:
+    pending = _pending(state, function, number)
+    if pending == 0:
         return 0
+    queue = state.tx[function * QUEUES + number]
     record = state.functions[function]
     card = state.cards[record.card]
-    before = queue.head
-    pending = tail - before
-    if pending < 0:
-        pending += queue.size
     budget = min(pending, BUDGET)
     credit, link_credit = top_up(record, now), top_up(card, now)
     asked, done, work = 0, 0, 0
@@ -51,13 +81,11 @@ def _serve(state, function, number, now):  # type: ignore[no-untyped-def]
             crosses = state.functions[queue.to].card != record.card
             limit = min(credit, link_credit) if crosses else credit
             metered = 0 if limit == PLENTY else 1
-            taken, left, completion = plain_burst(state, function, number, budget - done, limit, metered)
+            taken, left, completion = _burst(state, function, number, budget - done, limit, metered)
             cost = limit - left
             link_cost = cost if crosses else 0
         if taken == 0:
-            taken, cost, link_cost, completion = take_descriptors(
-                state, function, number, pending - done, link_credit
-            )
+            taken, cost, link_cost, completion = _frame(state, function, number, pending - done, link_credit)
             if taken == 0:
                 break
         done += taken
@@ -75,7 +103,7 @@ def _serve(state, function, number, now):  # type: ignore[no-untyped-def]
         card.credit = link_credit
     if done < pending and (credit <= 0 or link_credit <= 0):
         state.control[0].waiting = 1
-    if done and queue.on:
+    if done and queue.on and record.model == MODEL_82599:
         store32(queue.registers + HEAD, queue.head)
     if asked:
         note_cause(state, function, record.tx_vector[number])
@@ -91,7 +119,7 @@ def _round(state, now, look):  # type: ignore[no-untyped-def]
         record = state.functions[function]
         if record.dma == 0:
             continue
-        if look:
+        if look and record.model == MODEL_82599:
             scan(state, function)
         for number in range(record.tx_queues):
             if state.tx[function * QUEUES + number].on:
@@ -101,9 +129,11 @@ def _round(state, now, look):  # type: ignore[no-untyped-def]
             moved += receive_from_link(state, card)
     for function in range(state.control[0].functions):
         record = state.functions[function]
+        if record.posted:
+            raise_posted(state, function, now)
         if record.causes & record.mask:
             raise_due(state, function, now)
-        if look and record.model:
+        if look and record.model == MODEL_82599:
             publish_statistics(state, function)
     return moved
 

@@ -4,36 +4,22 @@
 wait.
 """
 
+from vfwire.datapath.in_hand import checksums, tag_put_back
 from vfwire.datapath.interrupts import note_cause
 from vfwire.datapath.ixgbevf_queues import rx_publish, rx_room
 from vfwire.datapath.ixgbevf_receive import checksum_bits, fill_buffers, split
 from vfwire.datapath.packet import packet_type, parse_prefix
 from vfwire.datapath.rss import rss_hash
 from vfwire.datapath.state import QUEUES, RETA_ENTRIES, Drop
-from vfwire.datapath.verify import checksum_status
-from vfwire.layouts.ethernet import ETHERNET_TYPE, VLAN_BYTES
+from vfwire.layouts.ethernet import VLAN_BYTES
 from vfwire.layouts.ixgbe_descriptors import RXD_STAT_VP
 from vfwire.memory.compiled import inlined
-from vfwire.memory.unaligned import read64, write16, write16_be
-from vfwire.memory.words import copy
+from vfwire.memory.unaligned import read64
 
 NO_ROOM = int(Drop.NO_RX_DESCRIPTOR)
 DISABLED = int(Drop.RX_DISABLED)
 LINK_IS_DOWN = int(Drop.LINK_DOWN)
 TOO_LONG = int(Drop.TOO_LONG)
-VLAN_TYPE = 0x0081
-TAGGED_COPY = 2048  # offset from the header to a second scratch, for the copy with its tag put back
-
-
-@inlined
-def _tag_put_back(header, header_length, tag):  # type: ignore[no-untyped-def]
-    """The header with its 802.1Q tag in line, in a scratch of its own. The receiver has stripping off."""
-    tagged = header + TAGGED_COPY
-    copy(tagged, header, ETHERNET_TYPE)
-    write16(tagged + ETHERNET_TYPE, VLAN_TYPE)
-    write16_be(tagged + ETHERNET_TYPE + 2, tag)
-    copy(tagged + ETHERNET_TYPE + VLAN_BYTES, header + ETHERNET_TYPE, header_length - ETHERNET_TYPE)
-    return tagged
 
 
 @inlined
@@ -65,30 +51,6 @@ def _refusal(inbox, room, total, front, longest):  # type: ignore[no-untyped-def
 
 
 @inlined
-def _good(state, kind, l2, l3, protocol, l4_bytes):  # type: ignore[no-untyped-def]
-    """Status and error bits of the checksums of the frame in hand: as its sender's offload left them, or looked at."""
-    hand = state.in_hand[0]
-    if hand.good:
-        return hand.good
-    addresses, lengths = state.gather[0], state.gather[1]
-    return checksum_bits(
-        checksum_status(
-            hand.header,
-            hand.header_length,
-            kind,
-            l2,
-            l3,
-            protocol,
-            l4_bytes,
-            addresses,
-            lengths,
-            hand.entries,
-            hand.offset,
-        )
-    )
-
-
-@inlined
 def deliver(state, function):  # type: ignore[no-untyped-def]
     """Copy the frame in hand (state.IN_HAND) to `function`, or count why not."""
     hand, record = state.in_hand[0], state.functions[function]
@@ -109,9 +71,11 @@ def deliver(state, function):  # type: ignore[no-untyped-def]
     if cause >= 0:
         state.drops[function, cause] += 1
         return
-    status = _good(state, kind, l2, l3, protocol, l4_bytes) | split_error | (RXD_STAT_VP if tag else 0)
+    status = checksum_bits(checksums(state, kind, l2, l3, protocol, l4_bytes)) | split_error
+    if tag:
+        status |= RXD_STAT_VP
     if in_line:
-        header = _tag_put_back(header, header_length, tag)
+        header = tag_put_back(header, header_length, tag)
         header_length += VLAN_BYTES
     word0 = rss_type | packet_type(kind) | split_bits | (value << 32)
     vlan = 0 if in_line else tag

@@ -11,12 +11,11 @@ a driver that keeps to its rings is never overrun; one that does not overwrites 
 from typing import Any
 
 from vfwire.datapath.dma import stop_function
-from vfwire.datapath.state import QUEUES, VECTORS, CardState, Drop
-from vfwire.datapath.switch import forget_sender
+from vfwire.datapath.ena_words import phase_of
+from vfwire.datapath.state import NOWHERE, QUEUES, VECTORS, CardState, Drop
 from vfwire.memory.compiled import inlined
 from vfwire.memory.words import load32
 
-DESCRIPTOR_BYTES = 16  # of both directions' submission descriptors
 DOORBELL_MASK = 0xFFFF
 BAD_DESCRIPTOR = int(Drop.BAD_DESCRIPTOR)
 
@@ -64,7 +63,7 @@ def open_tx(
     queue.completion_size, queue.completion_bytes, queue.vector = completion_size, completion_bytes, vector
     queue.llq_bytes, queue.llq_first, queue.llq_more = llq_bytes, llq_first, llq_more
     queue.meta_l2 = queue.meta_l3 = queue.meta_l4 = queue.meta_mss = 0
-    forget_sender(state, function * QUEUES + slot)
+    queue.to, queue.key0, queue.key1 = NOWHERE, 0, 0
     queue.on = 1
     _count_queues(state, function)
 
@@ -129,15 +128,9 @@ def submitted(state, function, queue):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def expected_phase(queue):  # type: ignore[no-untyped-def]
-    """The phase bit of the submission entry at the queue's head."""
-    return 1 if queue.head & queue.size == 0 else 0
-
-
-@inlined
 def next_completion(queue):  # type: ignore[no-untyped-def]
     """(address, phase) of the completion entry to be written next. Steps on: the caller must write it."""
     place = queue.completed & (queue.completion_size - 1)
-    phase = 1 if queue.completed & queue.completion_size == 0 else 0
+    phase = phase_of(queue.completed, queue.completion_size)
     queue.completed += 1
     return queue.completions + place * queue.completion_bytes, phase

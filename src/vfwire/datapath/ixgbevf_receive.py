@@ -6,9 +6,9 @@ leaves) are what iPXE's intelxvf uses. Header split puts the headers that VFPSRT
 """
 
 from vfwire.datapath.dma import stop_function
+from vfwire.datapath.in_hand import copy_range
 from vfwire.datapath.ixgbevf_queues import buffer_address
 from vfwire.datapath.packet import KIND_IPV4, KIND_IPV6, KIND_TCP, KIND_UDP
-from vfwire.datapath.segment import gather_copy
 from vfwire.datapath.state import Drop
 from vfwire.datapath.verify import IP_BAD, IP_GOOD, L4_BAD, L4_GOOD
 from vfwire.layouts.ixgbe_descriptors import (
@@ -44,7 +44,7 @@ from vfwire.layouts.ixgbevf import (
     SRRCTL_DESCTYPE_MASK,
 )
 from vfwire.memory.compiled import inlined
-from vfwire.memory.words import copy, load64, store64
+from vfwire.memory.words import load64, store64
 
 BAD_DMA = int(Drop.BAD_DMA)
 LONGEST_HEADER = RXD_HDRLEN_MASK >> RXD_Q0_HDRLEN_SHIFT
@@ -99,21 +99,6 @@ def split(inbox, kind, l2, l3, l4, psrtype, total):  # type: ignore[no-untyped-d
 
 
 @inlined
-def _copy_range(state, to, header, header_length, position, count):  # type: ignore[no-untyped-def]
-    """Bytes [position, position + count) of the frame: the header as given, then the rest of the frame in hand."""
-    if position < header_length:
-        part = min(count, header_length - position)
-        copy(to, header + position, part)
-        to += part
-        position += part
-        count -= part
-    if count:
-        hand = state.in_hand[0]
-        rest = hand.offset + position - header_length
-        gather_copy(to, state.gather[0], state.gather[1], hand.entries, rest, count)
-
-
-@inlined
 def _write_back(inbox, entry, word0, status, part, vlan):  # type: ignore[no-untyped-def]
     """Hand the descriptor at `entry` to the driver: DD goes last, with the whole of qword1."""
     if inbox.srrctl & SRRCTL_DESCTYPE_MASK == SRRCTL_DESCTYPE_LEGACY:
@@ -142,7 +127,7 @@ def fill_buffers(state, function, inbox, header, header_length, total, front, wo
             if buffer == 0:
                 stop_function(state, function, BAD_DMA)
                 return False
-            _copy_range(state, buffer, header, header_length, 0, front)
+            copy_range(state, buffer, header, header_length, 0, front)
             position = front
         part = min(inbox.buffer_bytes, total - position)
         if part:
@@ -150,7 +135,7 @@ def fill_buffers(state, function, inbox, header, header_length, total, front, wo
             if buffer == 0:
                 stop_function(state, function, BAD_DMA)
                 return False
-            _copy_range(state, buffer, header, header_length, position, part)
+            copy_range(state, buffer, header, header_length, position, part)
         position += part
         if position == total:
             _write_back(inbox, entry, word0, RXD_STAT_DD | RXD_STAT_EOP | status, part, vlan)

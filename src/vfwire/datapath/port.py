@@ -11,6 +11,7 @@ from vfwire.memory.compiled import inlined
 
 IXGBEVF = 1
 NETFRONT = 2
+ENA = 3
 
 FRAME = np.dtype(
     [
@@ -42,7 +43,7 @@ TX_IPV6 = 1 << 6
 
 QUEUE = np.dtype(
     [
-        ("kind", "i8"),  # IXGBEVF, NETFRONT
+        ("kind", "i8"),  # IXGBEVF, NETFRONT, ENA
         ("ring", "i8"),  # descriptors, or Xen's shared ring page
         ("size", "i8"),  # entries, a power of two
         ("head", "i8"),  # next entry to complete (free-running)
@@ -58,6 +59,12 @@ QUEUE = np.dtype(
         ("errors", "i8"),
         ("notified", "i8"),  # event notifications sent
         ("full", "i8"),  # times a burst was cut short by a full ring
+        ("completions", "i8"),  # ENA: the completion ring ...
+        ("completion_size", "i8"),  # ... its entries ...
+        ("completed", "i8"),  # ... and those that have been taken (free-running)
+        ("llq_bytes", "i8"),  # ENA: of one entry of a ring in the device's memory; 0: it lies in ours
+        ("llq_header", "i8"),  # where a frame's header begins in such an entry
+        ("invalid", "i8"),  # ENA: completions of what was never submitted: the device wants a reset
     ],
     align=True,
 )

@@ -5,9 +5,11 @@ the gather list, still in the sender's memory. It is copied once, into each rece
 """
 
 from vfwire.datapath.deliver import deliver
+from vfwire.datapath.ena_deliver import ena_deliver
+from vfwire.datapath.in_hand import VLAN_TYPE
 from vfwire.datapath.link import link_peek, link_push, link_release
 from vfwire.datapath.segment import gather_copy
-from vfwire.datapath.state import Drop
+from vfwire.datapath.state import MODEL_ENA, Drop
 from vfwire.datapath.switch import destinations
 from vfwire.layouts.ethernet import ETHERNET_BYTES, VLAN_BYTES
 from vfwire.memory.compiled import inlined
@@ -16,7 +18,6 @@ from vfwire.memory.unaligned import read16, read32, read64, write32, write64
 MAC_MASK = (1 << 48) - 1
 HEADER_BYTES = 192  # of a frame that are copied privately: every header that offloads touch, and more
 TAG_ROOM = 64  # the scratch begins here, so that a tag's removal can move the addresses up
-VLAN_TYPE = 0x0081  # EtherType 0x8100 as a little-endian word
 FROM_UPLINK = -1
 LINK_IS_DOWN = int(Drop.LINK_DOWN)
 LINK_IS_FULL = int(Drop.LINK_FULL)
@@ -35,6 +36,8 @@ def pick_up(state, entries, total):  # type: ignore[no-untyped-def]
     hand.count = total - hand.header_length
     hand.tag = 0
     hand.good = 0
+    hand.asked = 0
+    hand.mss = 0
     gather_copy(hand.header, state.gather[0], state.gather[1], entries, 0, hand.header_length)
 
 
@@ -91,7 +94,11 @@ def hand_out(state, function):  # type: ignore[no-untyped-def]
     """Copy the frame in hand to all targets, and to the link's other process. function: the sender, -1 for the link."""
     hand = state.in_hand[0]
     for number in range(hand.targets):
-        deliver(state, state.targets[number])
+        to = state.targets[number]
+        if state.functions[to].model == MODEL_ENA:
+            ena_deliver(state, to)
+        else:
+            deliver(state, to)
     if function < 0:
         return
     record = state.functions[function]

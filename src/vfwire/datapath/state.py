@@ -244,9 +244,19 @@ IN_HAND = np.dtype(
         ("offset", "i8"),  # where the rest of the frame begins in the gather list ...
         ("count", "i8"),  # ... and how many bytes it has
         ("tag", "i8"),  # 802.1Q tag control information, 0 for none
-        ("good", "i8"),  # checksum status bits that hold without looking, 0 to look
+        ("good", "i8"),  # IP_GOOD and L4_GOOD (verify.py) that hold without looking, 0 to look
         ("targets", "i8"),  # entries of the target list
         ("link", "i8"),  # 1: it crosses the link
+        ("asked", "i8"),  # its sender asked for offloads
+        ("l2", "i8"),  # they are: bytes of each header ...
+        ("l3", "i8"),
+        ("l4", "i8"),
+        ("mss", "i8"),  # ... the payload of each TCP segment, 0 for a frame that stays whole ...
+        ("is_ipv6", "i8"),
+        ("protocol", "i8"),  # ... of L4 ...
+        ("fill_l3", "i8"),  # ... and the checksums to be filled in
+        ("fill_l4", "i8"),
+        ("seeded", "i8"),  # the L4 field holds the sum of the pseudo header already
     ],
     align=True,
 )

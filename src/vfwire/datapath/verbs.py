@@ -4,9 +4,10 @@ A newcomer's driver is one more branch here: a branch a burst, predicted, and th
 (Numba cannot cache a function that takes functions).
 """
 
+from vfwire.datapath.ena_driver import ena_receive, ena_transmit
 from vfwire.datapath.ixgbevf_driver import ixgbevf_receive, ixgbevf_transmit
 from vfwire.datapath.netfront import netfront_receive, netfront_transmit
-from vfwire.datapath.port import IXGBEVF
+from vfwire.datapath.port import ENA, IXGBEVF
 from vfwire.memory.compiled import inlined
 
 
@@ -18,6 +19,8 @@ def receive(queue, pool, stack, frames, limit):  # type: ignore[no-untyped-def]
     """
     if queue.kind == IXGBEVF:
         return ixgbevf_receive(queue, pool, stack, frames, limit)
+    if queue.kind == ENA:
+        return ena_receive(queue, pool, stack, frames, limit)
     return netfront_receive(queue, pool, stack, frames, limit)
 
 
@@ -29,4 +32,6 @@ def transmit(queue, pool, stack, frames, start, count):  # type: ignore[no-untyp
     """
     if queue.kind == IXGBEVF:
         return ixgbevf_transmit(queue, pool, stack, frames, start, count)
+    if queue.kind == ENA:
+        return ena_transmit(queue, pool, stack, frames, start, count)
     return netfront_transmit(queue, pool, stack, frames, start, count)
