@@ -3,38 +3,14 @@
 import json
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_kit import SECONDS, VFWIRE, started, vfwire
 
 from vfwire import cli
-
-VFWIRE = [sys.executable, "-c", "from vfwire.cli import main; main()"]
-SECONDS = 90
-
-
-@contextmanager
-def started(*arguments: object, lines: int) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
-    """A command, and the first lines that it printed. Killed at the end if it still runs."""
-    command = [*VFWIRE, *map(str, arguments)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None and process.stderr is not None
-            said = [process.stdout.readline() for _ in range(lines)]
-            assert all(said), process.stderr.read()
-            yield process, said
-        finally:
-            process.kill()
-            process.wait(SECONDS)
-
-
-def vfwire(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [*VFWIRE, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
 
 
 def link(namespace: str) -> Any:
