@@ -7,7 +7,7 @@ there: a driver does not tell which of its numbers are counters.
 import re
 import threading
 from collections.abc import Callable, Iterator
-from http.server import ThreadingHTTPServer
+from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import GaugeMetricFamily, Metric, UntypedMetricFamily
@@ -99,15 +99,13 @@ def _add_counters(counted: dict[str, Metric], device: str, counters: dict[str, i
         counted[name].add_sample(name, {"device": device}, value)
 
 
-def serve(
-    check: Callable[[], HostReport], host: str, port: int
-) -> tuple[ThreadingHTTPServer, threading.Thread]:
+def serve(check: Callable[[], HostReport], host: str, port: int) -> tuple[WSGIServer, threading.Thread]:
     """Serve http://host:port/metrics from a thread; port 0 takes a free one. Stop it by the server's shutdown().
 
     Raises ResourceBusy, PermissionDenied, UsageError (no such address here).
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Collector(check))  # type: ignore[arg-type]
+    registry.register(Collector(check))
     try:
         server, thread = start_http_server(port, addr=host, registry=registry)
     except PermissionError as error:
