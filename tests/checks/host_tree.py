@@ -6,6 +6,11 @@ Sources for the layout: Linux Documentation/ABI/testing/sysfs-bus-pci, sysfs-cla
 import os
 from pathlib import Path
 
+from vfwire.checks.tree import Tree
+
+PF = "0000:03:00.0"
+VFS = ["0000:03:10.0", "0000:03:10.2", "0000:03:10.4"]
+
 
 class HostTree:
     """A directory to give to `vfwire verify --root`. Each method adds one thing and gives its path in the tree."""
@@ -117,3 +122,25 @@ class HostTree:
     def default_route(self, name: str) -> None:
         head = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask"
         self.write("proc/net/route", f"{head}\n{name}\t00000000\t0100000A\t0003\t0\t0\t0\t00000000\t0\t0\t0")
+
+
+class SriovHost(HostTree):
+    """An 82599 with three of 63 VFs: 0 driven by ixgbevf, 1 without a driver, 2 given to vfio-pci."""
+
+    def __init__(self, root: Path, groups: tuple[int | None, ...] = (7, 8, 9)) -> None:
+        super().__init__(root)
+        self.physical = self.pci(PF, (0x8086, 0x10FB), "ixgbe", group=1)
+        self.interface("eth0", self.physical, index=2)
+        drivers = ("ixgbevf", None, "vfio-pci")
+        self.virtual = [
+            self.pci(address, (0x8086, 0x10ED), driver, group=group)
+            for address, driver, group in zip(VFS, drivers, groups, strict=True)
+        ]
+        self.virtual_functions(self.physical, self.virtual, total=63)
+        self.interface("eth0v0", self.virtual[0], index=3, up=False)
+        for where in (self.physical, *self.virtual):
+            self.write(f"{where}/driver_override", "(null)")
+
+    @property
+    def tree(self) -> Tree:
+        return Tree(self.root)

@@ -12,11 +12,11 @@ from vfwire.checks.mechanisms import mechanism_of_function
 from vfwire.checks.modules import how_to_load
 from vfwire.checks.pci_functions import PciFunction, all_functions, function_of_device
 from vfwire.checks.tree import Tree
+from vfwire.checks.usage import USER_SPACE_DRIVERS
 from vfwire.checks.verdict import State, Verdict, worst
 from vfwire.errors import UsageError
 
 SCHEMA = 1
-_USER_SPACE = ("vfio-pci", "uio_pci_generic", "igb_uio")
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _functions(tree: Tree, links: list[Link]) -> tuple[_Functions, _Functions, _
     }
     found = [one for one in all_functions(tree) if one.is_network and one.physfn is None]
     idle = [one for one in found if one.driver is None]
-    lent = [one for one in found if one.driver in _USER_SPACE]
+    lent = [one for one in found if one.driver in USER_SPACE_DRIVERS]
     elsewhere = [one for one in found if one not in idle and one not in lent and one.address not in seen]
     return tuple(idle), tuple(lent), tuple(elsewhere)
 

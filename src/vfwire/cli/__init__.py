@@ -17,6 +17,7 @@ COMMANDS = {
     "attach": ("vfwire.cli.attach", "Put a function on a network interface."),
     "layer": ("vfwire.cli.layer", "Run a virtualization layer: the default path's stop."),
     "catalog": ("vfwire.cli.catalog", "Which EC2 instance types have enhanced networking."),
+    "sriov": ("vfwire.cli.sriov", "Change this host's physical and virtual functions."),
     "verify": ("vfwire.cli.verify", "Is enhanced networking on: this host's interfaces, and why."),
     "vf": ("vfwire.cli.vf", "Show and change the virtual functions of a running card."),
 }

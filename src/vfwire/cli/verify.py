@@ -18,6 +18,7 @@ _QUIET_SECONDS = 2.0  # what takes longer says so
 
 @click.command()
 @click.argument("interfaces", nargs=-1, metavar="[IFACE]...")
+@click.option("--sriov", is_flag=True, help="Show this host's physical and virtual functions instead.")
 @click.option(
     "--sample", type=float, metavar="SECONDS", help="Read the counters twice, so far apart, and show rates."
 )
@@ -33,6 +34,7 @@ _QUIET_SECONDS = 2.0  # what takes longer says so
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (one a line with --watch).")
 def verify(
     interfaces: tuple[str, ...],
+    sriov: bool,
     sample: float | None,
     watch: bool,
     count: int | None,
@@ -45,7 +47,11 @@ def verify(
     Exit code 0: it is on. 1: it is not. 3: cannot tell. 2: the command was wrong. Needs no privilege.
     """
     tree = Tree(root)
-    _check_options(tree, sample, watch, count, prometheus, as_json)
+    _check_options(tree, sriov, sample, watch, count, prometheus, as_json)
+    if sriov:
+        from vfwire.cli.verify_sriov import show_sriov
+
+        return show_sriov(tree, interfaces, as_json)
 
     def look() -> HostReport:
         return check_host(tree, interfaces)
@@ -57,6 +63,7 @@ def verify(
 
 def _check_options(
     tree: Tree,
+    sriov: bool,
     sample: float | None,
     watch: bool,
     count: int | None,
@@ -67,6 +74,8 @@ def _check_options(
         raise UsageError(f"{sample:g} is no time between two readings", "give 0.01 to 86400 seconds")
     if count is not None and (count < 1 or not watch):
         raise UsageError("--count says how often --watch looks", "give both, and at least 1")
+    if sriov and (sample is not None or watch or prometheus is not None):
+        raise UsageError("--sriov shows what is there once", "leave --sample, --watch and --prometheus out")
     if prometheus is not None and (sample is not None or watch or as_json):
         raise UsageError("--prometheus looks when it is asked", "leave --sample, --watch and --json out")
     if not tree.live and (sample is not None or watch or prometheus is not None):
