@@ -11,11 +11,13 @@ from typing import Any
 
 import click
 
-from vfwire.devices.card import LINE_RATE, MODELS, MOST_VFS, Card, functions_of
+from vfwire.cli.ena_options import ena_options, read_ena_options
+from vfwire.devices.card import MODEL_RATE, MOST_VFS, Card, functions_of
 from vfwire.devices.engine import Engine
 from vfwire.devices.hosting import HostedCard
 from vfwire.devices.link import Cable
 from vfwire.devices.management import ManagementServer
+from vfwire.devices.models import MODELS, one_model
 from vfwire.devices.run_directory import MANAGEMENT, RunDirectory, run_root
 from vfwire.devices.settings import parse_mac, parse_rate
 from vfwire.errors import UsageError, VfwireError
@@ -24,8 +26,12 @@ from vfwire.layouts.ixgbe_mailbox import API_15, API_20, API_NAMES
 _APIS = [name for number, name in enumerate(API_NAMES) if number not in (API_15, API_20)]
 
 
-def _rate(_context: click.Context, _parameter: click.Parameter, value: str) -> int | None:
-    return parse_rate(value)
+def _rate(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
+    return MODEL_RATE if value is None else parse_rate(value)
+
+
+def _model(_context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> str:
+    return one_model(value)
 
 
 def _mode(_context: click.Context, _parameter: click.Parameter, value: str) -> int:
@@ -53,12 +59,12 @@ def _key(_context: click.Context, _parameter: click.Parameter, value: str | None
 )
 @click.option("--name", default="card0", show_default=True, help="The card's name.")
 @click.option("--dir", "directory", type=click.Path(path_type=Path), help="Run directory [default: by name].")
-@click.option("--mtu", type=int, default=1500, show_default=True, help="Above 1500: a jumbo card.")
-@click.option("--line-rate", "rate", default=f"{LINE_RATE // 10**9}G", show_default=True, callback=_rate,
-              help="Of uplink and functions, or off.")  # fmt: skip
-@click.option(
-    "--model", type=click.Choice(list(MODELS)), default="82599", show_default=True, help="Of the VFs."
-)
+@click.option("--mtu", type=int, help="[default: 1500, 9216 for an ENA] Above 1500 an 82599 is a jumbo card.")
+@click.option("--line-rate", "rate", callback=_rate,
+              help="Of uplink and functions, or off [default: 10G, 100G for an ENA].")  # fmt: skip
+@click.option("--model", type=click.Choice(list(MODELS)), multiple=True, callback=_model,
+              help="Of the VFs, one for a card [default: 82599].")  # fmt: skip
+@ena_options
 @click.option("--exact", is_flag=True, help="Every register traps, and reserved bits read as on the chip.")
 @click.option("--api-ceiling", type=click.Choice(_APIS), default=_APIS[-1], show_default=True,
               help="Highest mailbox API that the PF accepts.")  # fmt: skip
@@ -78,7 +84,7 @@ def card(
     vfs: int,
     name: str,
     directory: Path | None,
-    mtu: int,
+    mtu: int | None,
     rate: int | None,
     cable: Path | None,
     core: int | None,
@@ -91,11 +97,14 @@ def card(
 
     QEMU 10.1 and later attaches a function with the option that is printed; `vfwire vf` changes it meanwhile.
     """
+    ena = read_ena_options(rest)
     with contextlib.ExitStack() as stack:
         stopped = stack.enter_context(_stop_signals())
         engine = Engine([functions_of(vfs, host_function=host_function)], pin=core)
         stack.callback(engine.close)
-        made = Card(engine, 0, name, vfs, mtu=mtu, line_rate_bps=rate, host_function=host_function, **rest)
+        made = Card(
+            engine, 0, name, vfs, mtu=mtu, line_rate_bps=rate, host_function=host_function, ena=ena, **rest
+        )
         run = RunDirectory(directory or run_root() / name)
         stack.callback(run.close)
         click.echo("vfwire: compiling the card's loop, or loading it ...", err=True)

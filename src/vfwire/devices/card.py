@@ -14,9 +14,11 @@ import numpy as np
 from vfwire.datapath.rss import KEY_BYTES, build_toeplitz_table
 from vfwire.datapath.state import DROP_NAMES, NOWHERE, RETA_ENTRIES, Drop
 from vfwire.datapath.switch import forget_paths
+from vfwire.devices.ena_options import EnaOptions
 from vfwire.devices.engine import Engine
-from vfwire.devices.ixgbevf import VirtualFunction82599
-from vfwire.devices.pf_port import CardFacts, PfPort
+from vfwire.devices.function import CardFunction
+from vfwire.devices.models import Model, model_named
+from vfwire.devices.pf_port import SMALLEST_MTU, CardFacts, PfPort
 from vfwire.devices.settings import (
     NO_MAC,
     VfSettings,
@@ -25,15 +27,13 @@ from vfwire.devices.settings import (
     format_mac,
     parse_mac,
 )
+from vfwire.devices.ticker import Ticker
 from vfwire.errors import UsageError
 from vfwire.layouts.ixgbe_mailbox import API_15, API_17, API_20, API_NAMES
-from vfwire.layouts.ixgbevf import PCI_DEVICE, PCI_VENDOR
 
-MODELS = {"82599": VirtualFunction82599}
 MOST_VFS = 63
-LINE_RATE = 10_000_000_000
-LARGEST_MTU = 9710
-_FOUR_QUEUES_UP_TO = 31  # VFs, beyond which the 82599 has two queues for each (datasheet 7.10.2.7.2, pools)
+MODEL_RATE = -1  # as line_rate_bps: the model's own
+_TICK_SECONDS = 0.25
 _HOST = "host"
 _UNLIMITED_MBPS = 1_000_000
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,31}")
@@ -55,8 +55,9 @@ def api_number(name: str) -> int:
 class Card:
     """Card `number` of an engine. Build it before the engine starts, or while it runs.
 
-    vfs: 1 to 63. mtu: 68 to 9,710; above 1,500 the card is a jumbo one. line_rate_bps: of the uplink and of
-    each function, None when lifted. host_function: one more function, the last pool, that belongs to the host
+    model: a row of devices/models.py; ena: what an ENA shall be. vfs: 1 to 63. mtu: 68 to the model's largest
+    (its own when None); above 1,500 an 82599 card is a jumbo one. line_rate_bps: of the uplink and of each
+    function, None when lifted. host_function: one more function, the last pool, that belongs to the host
     itself. mac_prefix: the first five bytes of its functions' MACs (default: locally administered, from the
     name). api_ceiling: the highest mailbox API that the PF accepts. rss_key: 40 bytes, random when None, as
     Linux's PF has it. exact: see devices/ixgbevf.py. Raises UsageError.
@@ -69,31 +70,36 @@ class Card:
         name: str,
         vfs: int,
         *,
-        mtu: int = 1500,
-        line_rate_bps: int | None = LINE_RATE,
+        mtu: int | None = None,
+        line_rate_bps: int | None = MODEL_RATE,
         mac_prefix: bytes | None = None,
         host_function: bool = False,
         api_ceiling: str = API_NAMES[API_17],
         rss_key: bytes | None = None,
         exact: bool = False,
         model: str = "82599",
+        ena: EnaOptions | None = None,
     ) -> None:
-        _check(name, vfs, mtu, model, mac_prefix, rss_key)
+        self.kind = model_named(model)
+        mtu = self.kind.mtu if mtu is None else mtu
+        rate_bps = (self.kind.line_rate_bps if line_rate_bps == MODEL_RATE else line_rate_bps) or 0
+        _check(name, vfs, mtu, rate_bps, self.kind, mac_prefix, rss_key)
         self.engine = engine
         self.number = number
         self.name = name
         self.model = model
-        queues = 4 if vfs <= _FOUR_QUEUES_UP_TO else 2
+        self._ena = ena or EnaOptions()
         self.facts = CardFacts(
             number=number,
             name=name,
             vfs=vfs,
             mtu=mtu,
-            queues=queues,
-            rate_bps=line_rate_bps or 0,
+            queues=self.kind.queues(vfs, self._ena),
+            rate_bps=rate_bps,
             api_ceiling=api_number(api_ceiling),
             rss_key=rss_key or secrets.token_bytes(KEY_BYTES),
             reta=tuple(entry % 4 for entry in range(RETA_ENTRIES)),
+            filters=self.kind.filters,
         )
         first, count = self._enter_tables()
         if count < functions_of(vfs, host_function=host_function):
@@ -101,6 +107,8 @@ class Card:
         self._mac_prefix = mac_prefix
         self.vfs = [self._new_function(first, pool, exact=exact) for pool in range(vfs)]
         self.host = self._new_function(first, vfs, exact=exact, host=True) if host_function else None
+        ticks = [function.tick for function in self.functions]
+        self._clock = Ticker(_TICK_SECONDS, ticks) if self.kind.clocked else None
 
     def _enter_tables(self) -> tuple[int, int]:
         with self.engine.parked() as state:
@@ -112,21 +120,19 @@ class Card:
             state.reta[first : first + count] = self.facts.reta
             return first, count
 
-    def _new_function(
-        self, first: int, pool: int, *, exact: bool, host: bool = False
-    ) -> VirtualFunction82599:
+    def _new_function(self, first: int, pool: int, *, exact: bool, host: bool = False) -> CardFunction:
         mac = default_mac(self.name, pool) if self._mac_prefix is None else self._mac_prefix + bytes([pool])
         settings = VfSettings(mac=mac, spoofchk=not host, trust=host)
         port = PfPort(self.engine, self.facts, first + pool, pool, settings, host=host)
         name = f"{self.name}/{_HOST if host else pool}"
-        return MODELS[self.model](self.engine, first + pool, port, name, exact=exact)
+        return self.kind.build(self.engine, first + pool, port, name, exact, self._ena)
 
     @property
-    def functions(self) -> list[VirtualFunction82599]:
+    def functions(self) -> list[CardFunction]:
         """All of them: the VFs, then the host's own where there is one."""
         return [*self.vfs, *([self.host] if self.host else [])]
 
-    def function(self, index: int | str) -> VirtualFunction82599:
+    def function(self, index: int | str) -> CardFunction:
         """VF `index`, or the host's function by the name "host". Raises UsageError."""
         if index == _HOST and self.host:
             return self.host
@@ -150,6 +156,7 @@ class Card:
         port = function.port
         limit = self.facts.rate_bps // 1_000_000 or _UNLIMITED_MBPS
         with function.lock, self.engine.parked():
+            function.check_changes(changes)
             old = port.settings
             new = change_settings(old, changes, limit)
             if new.mac not in (old.mac, NO_MAC) and port.owned_by_another(new.mac):
@@ -219,12 +226,12 @@ class Card:
                     "vf": _HOST if port.host else port.pool,
                     "name": function.name,
                     "address": self.address(port.pool),
-                    "model": f"{PCI_VENDOR:04x}:{PCI_DEVICE:04x}",
+                    "model": "{:04x}:{:04x}".format(*self.kind.pci),
                     "queues": self.facts.queues,
                     "in_use": function.attached,
                     "active_mac": format_mac(port.mac),
-                    "mailbox_api": API_NAMES[port.api],
                     "link_up": bool(self.engine.state.functions[port.function].link_up),
+                    **function.describe(),
                     **port.settings.to_json(),
                 }
             )
@@ -254,7 +261,7 @@ class Card:
             },
         }
 
-    def function_counters(self, function: VirtualFunction82599) -> dict[str, Any]:
+    def function_counters(self, function: CardFunction) -> dict[str, Any]:
         """One function's: frames, bytes, drops by cause (only those that happened), interrupts, traps, copied
         bytes.
         """
@@ -274,6 +281,8 @@ class Card:
 
     def close(self) -> None:
         """Take all functions out, and the link down."""
+        if self._clock is not None:
+            self._clock.close()
         self.part()
         for function in self.functions:
             function.close()
@@ -281,14 +290,20 @@ class Card:
 
 
 def _check(
-    name: str, vfs: int, mtu: int, model: str, mac_prefix: bytes | None, rss_key: bytes | None
+    name: str,
+    vfs: int,
+    mtu: int,
+    rate_bps: int,
+    kind: Model,
+    mac_prefix: bytes | None,
+    rss_key: bytes | None,
 ) -> None:
-    if model not in MODELS:
-        raise UsageError(f"there is no model {model!r} of a VF", f"choose among {', '.join(MODELS)}")
     if not 1 <= vfs <= MOST_VFS:
         raise UsageError(f"a card has 1 to {MOST_VFS} VFs, not {vfs}")
-    if not 68 <= mtu <= LARGEST_MTU:
-        raise UsageError(f"a card's MTU is 68 to {LARGEST_MTU}, not {mtu}")
+    if not SMALLEST_MTU <= mtu <= kind.largest_mtu:
+        raise UsageError(f"this card's MTU is {SMALLEST_MTU} to {kind.largest_mtu}, not {mtu}")
+    if rate_bps > kind.most_bps:
+        raise UsageError(f"this card's line rate is at most {kind.most_bps // 10**9}G, or off")
     if not _NAME.fullmatch(name):
         raise UsageError(f"{name[:40]!r} is no name for a card", "use letters, digits, - and _")
     if mac_prefix is not None:

@@ -165,6 +165,13 @@ class DmaMaps:
                     found[side] = run
         return found[0], found[1]
 
+    def address_of(self, iova: int, size: int, *, writable: bool) -> int | None:
+        """Where [iova, iova + size) lies in this process; None where no one run has all of it, or it is read-only."""
+        for run in self._runs_in(iova, iova + size):
+            if run.start <= iova and iova + size <= run.end and (run.writable or not writable):
+                return iova + run.block.window.address - run.block.start
+        return None
+
     def unmap(self, iova: int, size: int) -> int:
         """The ranges in [iova, iova + size) go: usually one, exactly; an IOMMU that is turned off names them
         all at once. Returns how many, when the data path has let go.

@@ -14,11 +14,12 @@ from vfwire.datapath.switch import forget_paths, set_mac, set_vlan
 from vfwire.devices.engine import Engine
 from vfwire.devices.settings import NO_MAC, VfSettings, mac_to_int
 from vfwire.layouts import ixgbe_mailbox as msg
-from vfwire.layouts.ethernet import ETHERNET_BYTES, FCS_BYTES, STANDARD_MTU, VLAN_PRIORITY_SHIFT
+from vfwire.layouts.ethernet import ETHERNET_BYTES, FCS_BYTES, STANDARD_MTU, VLAN_ID_MASK, VLAN_PRIORITY_SHIFT
 
 RECEIVE_ADDRESSES = 128
 _PF_ADDRESSES = 16
 VLAN_FILTERS = 64
+SMALLEST_MTU = 68  # bytes: what IPv4 asks for (RFC 791)
 STANDARD_FRAME = STANDARD_MTU + ETHERNET_BYTES
 
 
@@ -35,6 +36,7 @@ class CardFacts:
     api_ceiling: int
     rss_key: bytes
     reta: tuple[int, ...]
+    filters: bool = True  # its drivers ask for VLANs, groups and sizes; an ENA's have them all
     macvlans_left: int = 0
     ports: list["PfPort"] = field(default_factory=list)
 
@@ -90,8 +92,13 @@ class PfPort:
                 self._enter_mac(self.settings.mac)
             self._enter_groups()
             self.record["spoof_check"] = int(self.settings.spoofchk)
-            self.record["max_frame"] = 0 if self.facts.jumbo else STANDARD_FRAME
+            self.record["max_frame"] = self._first_longest_frame()
             forget_paths(state)
+
+    def _first_longest_frame(self) -> int:
+        if not self.facts.filters:
+            return self.facts.mtu + ETHERNET_BYTES
+        return 0 if self.facts.jumbo else STANDARD_FRAME
 
     def apply(self, old: VfSettings) -> None:
         """Bring the switch from the old settings to `self.settings`, while traffic runs."""
@@ -213,9 +220,15 @@ class PfPort:
         """
         state, settings = self.engine.state, self.settings
         set_vlan(state, self.facts.number, 0, self.pool, settings.vlan == 0)
+        if not self.facts.filters:
+            self._enter_every_vlan(settings.vlan == 0)
         if settings.vlan:
             set_vlan(state, self.facts.number, settings.vlan, self.pool, True)
         self.record["port_vlan"] = settings.vlan | settings.qos << VLAN_PRIORITY_SHIFT
+
+    def _enter_every_vlan(self, present: bool) -> None:
+        for vlan in range(1, VLAN_ID_MASK):
+            set_vlan(self.engine.state, self.facts.number, vlan, self.pool, present)
 
     # --- Groups, sizes -------------------------------------------------------------------------------------
 
@@ -239,7 +252,8 @@ class PfPort:
         words[:] = 0
         for value in self._hashes if self._multicast_on else ():
             words[value >> 6] |= np.uint64(1 << (value & 63))
-        self.record["all_multicast"] = int(self.xcast >= msg.XCAST_MODE_ALLMULTI)
+        everything = not self.facts.filters or self.xcast >= msg.XCAST_MODE_ALLMULTI
+        self.record["all_multicast"] = int(everything)
         self.record["promiscuous"] = int(self.xcast == msg.XCAST_MODE_PROMISC)
 
     def set_longest_frame(self, size: int) -> bool:
@@ -258,6 +272,15 @@ class PfPort:
             forget_paths(state)
         return fits
 
+    def set_mtu(self, mtu: int) -> bool:
+        """An ENA driver's MTU. False where it is none that the card has."""
+        if not SMALLEST_MTU <= mtu <= self.facts.mtu:
+            return False
+        with self.engine.parked() as state:
+            self.record["max_frame"] = mtu + ETHERNET_BYTES
+            forget_paths(state)
+        return True
+
     def release(self) -> None:
         """Take the function out of the switch."""
         with self.engine.parked() as state:
@@ -267,4 +290,6 @@ class PfPort:
                 self._leave_vlan(vlan)
             for vlan in (0, self.settings.vlan):
                 set_vlan(state, self.facts.number, vlan, self.pool, False)
+            if not self.facts.filters:
+                self._enter_every_vlan(False)
             forget_paths(state)
