@@ -271,8 +271,11 @@ class DmaMaps:
         """No map is remembered, and no ring that lay in [start, end) (addresses here) is used again."""
         self._forget_maps()
         for queues in self._queues:
-            ring = queues["ring"]
-            queues["on"][(ring < end) & (ring + queues["size"] * DESCRIPTOR_SIZE > start)] = 0
+            for ring, size in (
+                (queues["ring"], queues["size"] * DESCRIPTOR_SIZE),
+                (queues["completions"], queues["completion_size"] * queues["completion_bytes"]),
+            ):
+                queues["on"][(ring < end) & (ring + size > start)] = 0
         forget_paths(self._engine.state)
 
 

@@ -11,14 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from vfwire.datapath.control_words import store_register
-from vfwire.datapath.ena_queues import DESCRIPTOR_BYTES, close_all, close_rx, close_tx, open_rx, open_tx
+from vfwire.datapath.ena_queues import close_all, close_rx, close_tx, open_rx, open_tx
 from vfwire.devices import ena_pages as pages
 from vfwire.devices.engine import Engine
 from vfwire.devices.guest_memory import GuestMemory
 from vfwire.layouts import ena_admin as admin
+from vfwire.layouts import ena_io
 from vfwire.layouts import ena_messages as messages
 
 _COMPLETION_BYTES = {admin.SQ_DIRECTION_TX: (8, 16), admin.SQ_DIRECTION_RX: (16, 32)}
+_DESCRIPTOR_BYTES = {admin.SQ_DIRECTION_TX: ena_io.TX_DESC_BYTES, admin.SQ_DIRECTION_RX: ena_io.RX_DESC_BYTES}
 _ALIGNMENT = 16  # bytes, of rings
 
 Answer = tuple[int, bytes]  # status, what the completion carries
@@ -162,7 +164,7 @@ class EnaRings:
 
     def _open_host(self, direction: int, slot: int, command: np.void, completions: _Completions) -> None:
         depth = _depth(int(command["sq_depth"]), pages.MAX_DEPTH)
-        ring = self._ring(command["sq_ba"], depth * DESCRIPTOR_BYTES, writable=False)
+        ring = self._ring(command["sq_ba"], depth * _DESCRIPTOR_BYTES[direction], writable=False)
         open_queue = open_tx if direction == admin.SQ_DIRECTION_TX else open_rx
         with self._engine.parked() as state:
             open_queue(
