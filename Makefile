@@ -9,11 +9,13 @@ PYTEST := $(BIN)/python -m pytest
 ARGS ?=
 export PIP_NO_COMPILE := 1
 
-.PHONY: help compare test uncompiled coverage lint bench soak lock clean
+.PHONY: help compare test guests qemu uncompiled coverage lint bench soak lock clean
 
 help:
 	@echo "make compare   run the main job: both paths, measured side by side"
 	@echo "make test      run the tests"
+	@echo "make guests    run the tests that boot guests; fetches a QEMU for them"
+	@echo "make qemu      fetch a QEMU that has vfio-user-pci from Debian's packages, for this user only"
 	@echo "make uncompiled  run the tests of the compiled loops as plain Python, and show what they reach"
 	@echo "make coverage  run the tests, compiled and uncompiled, and show what they reach"
 	@echo "make lint      ruff and mypy"
@@ -27,6 +29,12 @@ compare: $(VENV)/.run
 
 test: $(VENV)/.dev
 	@$(PYTEST) $(ARGS)
+
+guests: $(VENV)/.dev qemu
+	@$(PYTEST) --guests -m guests $(ARGS)
+
+qemu: $(VENV)/.run
+	@$(BIN)/vfwire guest qemu
 
 # Compiled loops are invisible to coverage: the tests of those floors run a second time as plain Python.
 uncompiled: $(VENV)/.dev

@@ -12,6 +12,9 @@ import pytest
 from hypothesis import settings
 from pyroute2 import netns
 
+from vfwire.errors import UnsupportedMachine
+from vfwire.guests.qemu import find_qemu
+
 if TYPE_CHECKING:
     from tests.ec2_endpoint.server import Endpoint
 
@@ -22,6 +25,7 @@ settings.load_profile("vfwire")
 
 # Kept by what outlives a test on purpose: multiprocessing's helpers.
 HELPERS = ("resource_tracker", "forkserver")
+NOT_RUN = pytest.StashKey[str]()
 HELD_KINDS = ("/memfd:", "socket:", "anon_inode:", "/dev/net/tun")
 
 
@@ -29,21 +33,42 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--soak", action="store_true", help="the long runs: tests marked soak, and many more examples"
     )
+    parser.addoption(
+        "--guests", action="store_true", help="fail where there is no QEMU for the tests that need one"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "soak: a long run, left to `make soak`")
+    config.addinivalue_line("markers", "guests: boots real guests, so it needs a QEMU with vfio-user-pci")
     if config.getoption("--soak"):
         settings.load_profile("soak")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Without --soak the long runs are not part of the suite: each has a short twin that is."""
-    if config.getoption("--soak"):
+    if not config.getoption("--soak"):
+        leave_out(config, items, [item for item in items if item.get_closest_marker("soak")])
+    booting = [item for item in items if item.get_closest_marker("guests")]
+    if not booting:
         return
-    long_runs = [item for item in items if item.get_closest_marker("soak")]
-    config.hook.pytest_deselected(items=long_runs)
-    items[:] = [item for item in items if item not in long_runs]
+    try:
+        find_qemu()
+    except UnsupportedMachine as error:
+        if config.getoption("--guests"):
+            raise pytest.UsageError(str(error)) from error
+        leave_out(config, items, booting)
+        config.stash[NOT_RUN] = f"NOT RUN: the {len(booting)} tests in tests/guests that boot guests: {error}"
+
+
+def leave_out(config: pytest.Config, items: list[pytest.Item], chosen: list[pytest.Item]) -> None:
+    config.hook.pytest_deselected(items=chosen)
+    items[:] = [item for item in items if item not in chosen]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if NOT_RUN in config.stash:
+        terminalreporter.write_line(config.stash[NOT_RUN], yellow=True, bold=True)
 
 
 @pytest.fixture
