@@ -20,6 +20,7 @@ from vfwire.devices.management import ManagementServer
 from vfwire.devices.models import MODELS, one_model
 from vfwire.devices.run_directory import MANAGEMENT, RunDirectory, run_root
 from vfwire.devices.settings import parse_mac, parse_rate
+from vfwire.devices.watching import watching
 from vfwire.errors import UsageError, VfwireError
 from vfwire.layouts.ixgbe_mailbox import API_15, API_20, API_NAMES
 
@@ -78,6 +79,12 @@ def _key(_context: click.Context, _parameter: click.Parameter, value: str | None
 )
 @click.option("--link", "cable", type=click.Path(path_type=Path),
               help="Cable to a card in another process: both are given the same path.")  # fmt: skip
+@click.option("--trace", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Write what guests and card say to each other: text, or JSON Lines for FILE.jsonl.")  # fmt: skip
+@click.option("--pcap", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Capture the functions' frames as pcapng.")  # fmt: skip
+@click.option("--pcap-vf", "captured", type=click.IntRange(0, MOST_VFS), multiple=True,
+              help="Only this VF's frames; may be given several times.")  # fmt: skip
 @click.option("--core", type=int, help="Pin the card's loop to this core.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def card(
@@ -88,6 +95,9 @@ def card(
     rate: int | None,
     cable: Path | None,
     core: int | None,
+    trace: Path | None,
+    pcap: Path | None,
+    captured: tuple[int, ...],
     mode: int,
     as_json: bool,
     host_function: bool,
@@ -111,7 +121,8 @@ def card(
         engine.warm_up()
         engine.start()
         stopped.arm()
-        hosted = HostedCard(made, run.path, mode=mode)
+        wrap = stack.enter_context(watching(made, trace, pcap, captured))
+        hosted = HostedCard(made, run.path, mode=mode, wrap=wrap)
         stack.callback(hosted.close)
         if cable is not None:
             stack.callback(Cable(made, cable).close)

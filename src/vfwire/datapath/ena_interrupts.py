@@ -6,6 +6,7 @@ told of: until then the word keeps the wish. Whatever order the two sides' write
 posted since the last interrupt is found with the wish beside it: a spurious interrupt is possible, a lost one is not.
 """
 
+from vfwire.datapath.recorder import RECORD_INTERRUPTS, record_interrupt
 from vfwire.datapath.state import VECTORS
 from vfwire.layouts.ena_io import (
     INTR_REG_INTR_UNMASK_MASK,
@@ -54,6 +55,8 @@ def raise_posted(state, function, now):  # type: ignore[no-untyped-def]
         vector.armed = 0
         vector.next_ns = now + vector.interval_ns
         record.posted &= ~(1 << number)
+        if record.recorded & RECORD_INTERRUPTS:
+            record_interrupt(state, function, number)
         signal_eventfd(vector.eventfd)
         vector.raised += 1
         sent += 1

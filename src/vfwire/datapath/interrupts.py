@@ -5,6 +5,7 @@ so both use atomic operations. The loop looks at every function with a cause tha
 cause that comes while the mask is set is found when the mask is cleared, so none is lost.
 """
 
+from vfwire.datapath.recorder import RECORD_INTERRUPTS, record_interrupt
 from vfwire.datapath.state import FUNCTION, IXGBEVF_VECTORS, VECTORS
 from vfwire.memory.compiled import inlined
 from vfwire.memory.words import fetch_and64, fetch_or64, load64, signal_eventfd
@@ -46,6 +47,8 @@ def raise_due(state, function, now):  # type: ignore[no-untyped-def]
             fetch_and64(address + MASK_AT, ~bit)
         elif not record.auto_clear & bit:
             fetch_and64(address + CAUSES_AT, ~bit)
+        if record.recorded & RECORD_INTERRUPTS:
+            record_interrupt(state, function, number)
         signal_eventfd(vector.eventfd)
         vector.raised += 1
         sent += 1

@@ -8,6 +8,7 @@ from vfwire.datapath.deliver import deliver
 from vfwire.datapath.ena_deliver import ena_deliver
 from vfwire.datapath.in_hand import VLAN_TYPE
 from vfwire.datapath.link import link_peek, link_push, link_release
+from vfwire.datapath.recorder import RECEIVED, RECORD_FRAMES, SENT, record_frame
 from vfwire.datapath.segment import gather_copy
 from vfwire.datapath.state import MODEL_ENA, Drop
 from vfwire.datapath.switch import destinations
@@ -95,16 +96,22 @@ def hand_out(state, function):  # type: ignore[no-untyped-def]
     hand = state.in_hand[0]
     for number in range(hand.targets):
         to = state.targets[number]
-        if state.functions[to].model == MODEL_ENA:
+        target = state.functions[to]
+        before = target.rx_frames
+        if target.model == MODEL_ENA:
             ena_deliver(state, to)
         else:
             deliver(state, to)
+        if target.recorded & RECORD_FRAMES and target.rx_frames != before:
+            record_frame(state, RECEIVED, to)
     if function < 0:
         return
     record = state.functions[function]
     length = hand.header_length + hand.count
     record.tx_frames += 1
     record.tx_bytes += length
+    if record.recorded & RECORD_FRAMES:
+        record_frame(state, SENT, function)
     card = state.cards[record.card]
     if hand.link == 0:
         card.loopback += 1

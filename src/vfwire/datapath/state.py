@@ -83,6 +83,10 @@ CONTROL = np.dtype(
         ("header", "i8"),  # scratch: private bytes for the headers of the frame in hand
         ("fault_function", "i8"),  # last function stopped for a fault; -1 for none (control logs it)
         ("started", "i8"),  # 1 once the loop runs
+        (
+            "recorder",
+            "i8",
+        ),  # address of the ring that events are noted in (recorder.py), 0 while nobody watches
         ("waiting", "i8"),  # 1 while somebody has frames to send and no credit: the loop does not nap then
     ],
     align=True,
@@ -151,6 +155,7 @@ FUNCTION = np.dtype(
         ("interrupts", "i8"),
         ("bad_dma", "i8"),
         ("throttled", "i8"),  # times its rate made it wait
+        ("recorded", "i8"),  # RECORD_* (recorder.py): what is noted of it; 0 while nobody watches
         ("hash_init", "i8"),  # ENA: what the RSS hash starts from
         ("posted", "i8"),  # ENA: bit mask of vectors with a completion that no interrupt has told of
     ],

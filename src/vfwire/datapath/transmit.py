@@ -6,6 +6,7 @@ that they ask for (state.IN_HAND); from there on all models are alike.
 
 from vfwire.datapath.in_hand import VLAN_TYPE
 from vfwire.datapath.rate import wire_cost
+from vfwire.datapath.recorder import RECORD_FRAMES
 from vfwire.datapath.route import MAC_MASK, choose_targets, hand_out
 from vfwire.datapath.segment import (
     CANNOT,
@@ -59,6 +60,8 @@ def _remember(state, function, queue):  # type: ignore[no-untyped-def]
     if hand.targets != 1 or target.port_vlan or not target.link_up or not target.dma:
         return
     if target.model != state.functions[function].model or (target.rss and target.model == MODEL_82599):
+        return
+    if (target.recorded | state.functions[function].recorded) & RECORD_FRAMES:  # only the general path takes notes
         return
     if read16(hand.header + ETHERNET_TYPE) == IPV6_TYPE:  # its checksums are looked at here only
         return

@@ -8,7 +8,7 @@ import errno
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,6 +24,10 @@ from vfwire.memory.shared import SharedMemory
 from vfwire.pci.config_space import ConfigSpace
 from vfwire.pci.endpoint import IrqIndex, Region, RegionIndex
 from vfwire.pci.msix import MsixTable
+from vfwire.pci.naming import RegisterNames
+
+# Told of every message: its channel, its direction, its name, its words.
+MessageObserver = Callable[[str, str, str, Sequence[int]], None]
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +39,7 @@ class CardFunction:
     meaning). `lock` is held while settings change, so that no message of the guest is answered half-way.
     """
 
+    names: ClassVar[RegisterNames]  # what a trace calls its registers
     changeable: ClassVar[frozenset[str]] = frozenset()  # what an operator can set (devices/settings.py)
 
     def __init__(
@@ -201,6 +206,9 @@ class CardFunction:
     def tell(self, *, restart: bool = False) -> None:
         """Tell the driver to look at the link again, or (`restart`) that it has to start anew."""
         raise NotImplementedError
+
+    def watch_messages(self, observer: MessageObserver | None) -> None:
+        """Show what goes to and fro beside the registers to `observer` (devices/trace.py), or to nobody."""
 
     def tick(self) -> None:
         """Called some times a second, for what a model does by the clock."""

@@ -3,6 +3,7 @@ be told.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from vfwire.bus.vfio_user.server import Server
 from vfwire.devices.card import Card
 from vfwire.devices.dma_maps import allow_descriptors
 from vfwire.devices.run_directory import vf_socket
+from vfwire.pci.endpoint import Endpoint
 
 QEMU_MEMORY = (
     "-object memory-backend-memfd,id=mem,size=512M,share=on -machine memory-backend=mem  (size as -m)"
@@ -23,12 +25,20 @@ def qemu_option(path: Path) -> str:
 
 
 class HostedCard:
-    """Serves every function of `card` in `directory`. mode: the permissions of the sockets.
+    """Serves every function of `card` in `directory`. mode: the permissions of the sockets. wrap: what is
+    served in a function's place (devices/trace.py).
 
     Raises ResourceBusy, PermissionDenied, UsageError; whatever was started by then is stopped again.
     """
 
-    def __init__(self, card: Card, directory: Path, *, mode: int = 0o600) -> None:
+    def __init__(
+        self,
+        card: Card,
+        directory: Path,
+        *,
+        mode: int = 0o600,
+        wrap: Callable[[Any], Endpoint] | None = None,
+    ) -> None:
         self.card = card
         self.directory = directory
         self.servers: list[Server] = []
@@ -36,7 +46,7 @@ class HostedCard:
         try:
             for function in card.functions:
                 path = self.socket(function.port.pool if not function.port.host else "host")
-                server = Server(function, path, mode=mode)
+                server = Server(wrap(function) if wrap else function, path, mode=mode)
                 server.start()
                 self.servers.append(server)
         except BaseException:

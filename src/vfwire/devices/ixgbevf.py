@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from vfwire.datapath.control_words import load_register, row_of, store_register, words_of
 from vfwire.datapath.state import MODEL_82599, QUEUES
 from vfwire.devices.engine import Engine
-from vfwire.devices.function import CardFunction
+from vfwire.devices.function import CardFunction, MessageObserver
 from vfwire.devices.ixgbevf_config import ixgbevf_config_space
 from vfwire.devices.ixgbevf_mailbox import Mailbox
+from vfwire.devices.ixgbevf_names import IXGBEVF_NAMES
 from vfwire.devices.ixgbevf_registers import (
     QUEUE_REGISTER_DEFAULTS,
     QUEUE_REGISTER_MASKS,
@@ -62,6 +63,8 @@ class VirtualFunction82599(CardFunction):
     """An 82599 VF; what every model has in common is in devices/function.py."""
 
     changeable = frozenset(NAMES)
+
+    names = IXGBEVF_NAMES
 
     def __init__(
         self, engine: Engine, function: int, port: PfPort, name: str, *, exact: bool = False
@@ -218,6 +221,9 @@ class VirtualFunction82599(CardFunction):
                 self.port.clear_to_send = False
             if self.attached:
                 self.mailbox.ping()
+
+    def watch_messages(self, observer: MessageObserver | None) -> None:
+        self.mailbox.observer = observer
 
     def counters(self) -> dict[str, Any]:
         return {**super().counters(), "mailbox_messages": self.mailbox.messages}

@@ -9,6 +9,7 @@ account.
 import logging
 from collections.abc import Callable
 
+from vfwire.devices.function import MessageObserver
 from vfwire.devices.pf_port import PfPort
 from vfwire.devices.settings import NO_MAC, is_valid_mac
 from vfwire.layouts import ixgbe_mailbox as msg
@@ -35,6 +36,7 @@ class Mailbox:
     def __init__(self, port: PfPort, interrupt: Callable[[], None]) -> None:
         self.port = port
         self._interrupt = interrupt
+        self.observer: MessageObserver | None = None
         self.buffer = [0] * MAILBOX_WORDS
         self._bits = 0  # PFSTS, PFACK, RSTD: until the VF reads them
         self._vf_holds = False
@@ -79,6 +81,7 @@ class Mailbox:
         self._put([msg.PF_CONTROL_MSG | (msg.MSGTYPE_CTS if self.port.clear_to_send else 0)])
 
     def _put(self, words: list[int]) -> None:
+        self._show("PF to VF", words)
         self.buffer[: len(words)] = [word & _WORD for word in words]
         self._unread = True
         self._bits |= MAILBOX_PFSTS
@@ -86,6 +89,7 @@ class Mailbox:
 
     def _take(self) -> None:
         words = list(self.buffer)
+        self._show("VF to PF", words)
         self._bits |= MAILBOX_PFACK
         if words[0] & (msg.MSGTYPE_ACK | msg.MSGTYPE_NACK):
             self._interrupt()  # an answer of the PF's own that comes back: seen, and nothing more
@@ -102,6 +106,11 @@ class Mailbox:
             _log.debug("%s pool %d: message %08x refused", self.port.facts.name, self.port.pool, words[0])
         words[0] |= (msg.MSGTYPE_ACK if granted else msg.MSGTYPE_NACK) | msg.MSGTYPE_CTS
         self._put(words)
+
+    def _show(self, direction: str, words: list[int]) -> None:
+        if self.observer is not None:
+            used = max((place for place, word in enumerate(words, 1) if word), default=1)
+            self.observer("mailbox", direction, msg.describe(words[0]), words[:used])
 
     def _reset_answer(self) -> list[int]:
         self.port.reset()

@@ -137,3 +137,10 @@ LINK_SPEED_10GB_FULL = 0x0080
 FEATURES_WORD = 1
 FEATURE_IPSEC = 1 << 0
 FEATURE_ESX_MBX = 1 << 1
+
+
+def describe(word: int) -> str:
+    """Word 0 of a message in words: its type by name, and ACK, NACK, CTS where they are set."""
+    name = MESSAGE_NAMES.get(word & MSGTYPE_MASK, f"type {word & MSGTYPE_MASK:#06x}")
+    flags = (("ACK", MSGTYPE_ACK), ("NACK", MSGTYPE_NACK), ("CTS", MSGTYPE_CTS))
+    return " ".join([name, *(flag for flag, mask in flags if word & mask)])
