@@ -142,3 +142,27 @@ def wait_link(name: str, up: bool) -> None:
         if show(name)["link_up"] == up:
             return
     raise AssertionError(f"the link of {name} did not go {'up' if up else 'down'}")
+
+
+def test_a_watched_card_writes_what_its_guests_do(tmp_path: Path) -> None:
+    trace, capture = tmp_path / "card.trace", tmp_path / "card.pcapng"
+    with card("--vfs", "1", "--trace", str(trace), "--pcap", str(capture)) as (process, described):
+        function = VfioUserFunction(Path(described["vfs"][0]["socket"]))
+        function.config_read(pci.VENDOR_ID, 4)
+        function.close()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SECONDS) == 0
+    told = [line.split(maxsplit=2)[-1] for line in trace.read_text().splitlines()]
+    assert told[1] == "attach" and told[-2:] == ["detach", "0 events lost"]
+    assert "read       VENDOR_ID               0x10ed8086" in told
+    assert capture.stat().st_size > 0
+
+
+def test_files_that_cannot_be_written_are_an_error_before_anything_is_served(runtime: Path) -> None:
+    for option in ("--trace", "--pcap"):
+        done = vfwire("card", "--vfs", "1", option, "/nowhere/file")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "cannot be written to /nowhere/file: No such file or directory; give another file" in done.stderr
+    done = vfwire("card", "--vfs", "1", "--pcap-vf", "0")
+    assert done.returncode == 2 and "--pcap FILE" in done.stderr
+    assert list(runtime.iterdir()) == []

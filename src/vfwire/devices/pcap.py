@@ -7,6 +7,7 @@ section and its interfaces are written by python-pcapng; the block of each frame
 
 import struct
 import time
+import warnings
 from pathlib import Path
 
 from pcapng import FileWriter
@@ -48,7 +49,9 @@ class PcapFile:
                 }
                 section.new_member(InterfaceDescription, link_type=_ETHERNET, options=options)
         self._section = section
-        self._writer = FileWriter(self._file, section)
+        with warnings.catch_warnings():  # python-pcapng warns of its own table's entry for if_tsresol
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._writer = FileWriter(self._file, section)
         self._file.flush()
 
     def __str__(self) -> str:

@@ -169,6 +169,8 @@ class Recorder:
         self._watch(0, 0)
         self._end.set()
         self._thread.join(_STOP_SECONDS)
+        if self.lost:
+            _log.warning("%s: %d events found no room and are not recorded", self.card.name, self.lost)
         for sink in self._all:
             with contextlib.suppress(OSError):
                 sink.close(self.lost)
