@@ -162,7 +162,9 @@ def test_files_that_cannot_be_written_are_an_error_before_anything_is_served(run
     for option in ("--trace", "--pcap"):
         done = vfwire("card", "--vfs", "1", option, "/nowhere/file")
         assert (done.returncode, done.stdout) == (2, "")
-        assert "cannot be written to /nowhere/file: No such file or directory; give another file" in done.stderr
+        assert (
+            "cannot be written to /nowhere/file: No such file or directory; give another file" in done.stderr
+        )
     done = vfwire("card", "--vfs", "1", "--pcap-vf", "0")
     assert done.returncode == 2 and "--pcap FILE" in done.stderr
     assert list(runtime.iterdir()) == []

@@ -51,7 +51,7 @@ def _reserve(state, kind, function, number, size):  # type: ignore[no-untyped-de
 
 @inlined
 def record_frame(state, kind, function):  # type: ignore[no-untyped-def]
-    """Note the frame in hand as the function sees it: its own tag in line, the one that the PF puts on it not at all."""
+    """Note the frame in hand as the function sees it: its own tag in line, that of a port VLAN not at all."""
     hand = state.in_hand[0]
     header, header_length = hand.header, hand.header_length
     if hand.tag and not state.functions[function].port_vlan:

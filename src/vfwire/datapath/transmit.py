@@ -61,8 +61,8 @@ def _remember(state, function, queue):  # type: ignore[no-untyped-def]
         return
     if target.model != state.functions[function].model or (target.rss and target.model == MODEL_82599):
         return
-    if (target.recorded | state.functions[function].recorded) & RECORD_FRAMES:  # only the general path takes notes
-        return
+    if (target.recorded | state.functions[function].recorded) & RECORD_FRAMES:
+        return  # the fast path takes no notes
     if read16(hand.header + ETHERNET_TYPE) == IPV6_TYPE:  # its checksums are looked at here only
         return
     if read64(hand.header) & 1 or (hand.link and state.cards[target.card].ring_out):

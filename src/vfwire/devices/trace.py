@@ -144,9 +144,9 @@ class TracedFunction:
         self._note("dma map", iova, size, access)
         self._function.dma_map(iova, size, memory, readable=readable, writable=writable)
 
-    def dma_unmap(self, iova: int, size: int) -> None:
+    def dma_unmap(self, iova: int, size: int) -> int:
         self._note("dma unmap", iova, size)
-        self._function.dma_unmap(iova, size)
+        return self._function.dma_unmap(iova, size)
 
     def dma_unmap_all(self) -> None:
         self._note("dma unmap all")
