@@ -18,6 +18,7 @@ from pcapng import blocks
 from test_card_traffic import Bench, frame, send, take
 
 from vfwire.datapath import recorder as ring
+from vfwire.devices import ena_pages
 from vfwire.devices import recorder as recording
 from vfwire.devices.card import Card
 from vfwire.devices.pcap import PcapFile
@@ -25,6 +26,7 @@ from vfwire.devices.recorder import Event, Recorder
 from vfwire.devices.trace import TracedFunction, TraceFile
 from vfwire.devices.watching import watching
 from vfwire.errors import UsageError
+from vfwire.layouts import ena_registers
 from vfwire.layouts import ixgbe_mailbox as msg
 from vfwire.layouts import ixgbevf as regs
 from vfwire.pci.endpoint import RegionIndex
@@ -256,3 +258,20 @@ def test_a_capture_is_what_tcpdump_reads(tmp_path: Path) -> None:
     assert packets[1].timestamp - packets[0].timestamp == pytest.approx(1.0, abs=1e-6)
     lost = [block.options["isb_ifdrop"] for block in read if isinstance(block, blocks.InterfaceStatistics)]
     assert lost == [7, 7]
+
+
+def test_an_ena_is_traced_by_its_own_names(tmp_path: Path) -> None:
+    path = tmp_path / "trace"
+    with card_of(1, model="ena", exact=True) as card, watching(card, path, None) as wrap:
+        assert wrap is not None
+        function = wrap(card.vfs[0])
+        function.attach()
+        function.region_write(RegionIndex.BAR0, ena_registers.DEV_CTL, b"\x01\0\0\0")
+        function.region_read(RegionIndex.BAR0, ena_registers.DEV_STS, 4)
+        function.region_write(RegionIndex.BAR0, ena_pages.rx_doorbell(3), b"\xff\0\0\0")
+    assert [line[2:] for line in lines(path)] == [
+        ["attach"],
+        ["write", "DEV_CTL                 0x00000001  DEV_RESET"],
+        ["read", "DEV_STS                 0x00000009  READY RESET_IN_PROGRESS"],
+        ["write", "RX_DB[3]                0x000000ff"],
+    ]

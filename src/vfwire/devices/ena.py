@@ -20,6 +20,7 @@ from vfwire.devices.ena_clock import Clock
 from vfwire.devices.ena_config import ena_config_space
 from vfwire.devices.ena_events import EventQueue
 from vfwire.devices.ena_features import DELAY_NS, EnaFeatures
+from vfwire.devices.ena_names import ENA_NAMES
 from vfwire.devices.ena_options import EnaOptions, check_options
 from vfwire.devices.ena_registers import EnaRegisters
 from vfwire.devices.ena_rings import Answer, EnaRings
@@ -43,6 +44,7 @@ KEEP_ALIVE_SECONDS = 1.0
 class VirtualFunctionEna(CardFunction):
     """An ENA; what every model has in common is in devices/function.py."""
 
+    names = ENA_NAMES
     changeable = frozenset({"mac", "vlan", "qos", "spoofchk", "state", "max_tx_rate"})
 
     def __init__(

@@ -6,8 +6,8 @@ from vfwire.layouts import ena_registers as regs
 from vfwire.pci.capabilities import express_endpoint, msix
 from vfwire.pci.config_space import Bar, ConfigSpace, Identity
 
-_MSIX_CAPABILITY = 0x70
-_EXPRESS_CAPABILITY = 0xA0
+MSIX_CAPABILITY = 0x70
+EXPRESS_CAPABILITY = 0xA0
 _MSIX_BAR = 1
 
 
@@ -29,7 +29,7 @@ def ena_config_space(options: EnaOptions) -> ConfigSpace:
             Bar(2, bar2_size(options.queues), is_64bit=False, prefetchable=True),
         ),
         capabilities=(
-            msix(_MSIX_CAPABILITY, MSIX_VECTORS, _MSIX_BAR, 0, _MSIX_BAR, MSIX_PBA_OFFSET),
-            express_endpoint(_EXPRESS_CAPABILITY),
+            msix(MSIX_CAPABILITY, MSIX_VECTORS, _MSIX_BAR, 0, _MSIX_BAR, MSIX_PBA_OFFSET),
+            express_endpoint(EXPRESS_CAPABILITY),
         ),
     )
