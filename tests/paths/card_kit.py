@@ -11,11 +11,49 @@ from vfwire.bus.vfio_user.client import VfioUserFunction
 from vfwire.bus.vfio_user.server import Server
 from vfwire.datapath import application as words
 from vfwire.devices.card import Card, functions_of
+from vfwire.devices.ena_options import EnaOptions
 from vfwire.devices.engine import Engine
+from vfwire.drivers.ena import Ena
 from vfwire.drivers.ixgbevf import Ixgbevf
 from vfwire.drivers.verbs import Pool
 from vfwire.paths.applications import warm_up_applications
 from vfwire.paths.board import Board
+
+
+@contextmanager
+def enas(
+    count: int,
+    *,
+    queues: int = 1,
+    ring_size: int = 256,
+    llq: int = 0,
+    options: EnaOptions | None = None,
+    mtu: int = 1500,
+) -> Iterator[tuple[Card, list[Ena]]]:
+    """A card of ENAs without line rate, and a driver with a pool of its own on each."""
+    Engine.warm_up()
+    Ena.warm_up()
+    directory = Path(tempfile.mkdtemp(prefix="vfw"))
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, directory)
+        engine = Engine([functions_of(count)])
+        stack.callback(engine.close)
+        card = Card(
+            engine, 0, "card", count, line_rate_bps=None, model="ena", ena=options, mtu=max(mtu, 1500)
+        )
+        stack.callback(card.close)
+        engine.start()
+        found = []
+        for vf, function in enumerate(card.functions):
+            server = Server(function, directory / str(vf))
+            server.start()
+            stack.callback(server.stop)
+            pool = stack.enter_context(Pool(4096))
+            handle = VfioUserFunction(directory / str(vf))
+            nic = Ena.open(handle, pool, queues=queues, ring_size=ring_size, llq=llq, mtu=mtu)
+            found.append(stack.enter_context(nic))
+            nic.wait_link_up()
+        yield card, found
 
 
 @contextmanager
