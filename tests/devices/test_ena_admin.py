@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 import pytest
-from ena_kit import ACQ, AQ, BUFFER, DEPTH, GROUPS, MEMORY, EnaGuest, ena_card, ena_guest
+from ena_guest_kit import ACQ, AQ, BUFFER, DEPTH, GROUPS, MEMORY, EnaGuest, ena_card, ena_guest
 
 from vfwire.devices.ena_options import FEATURES, REMOVABLE, EnaOptions
 from vfwire.devices.settings import parse_mac

@@ -5,7 +5,7 @@ answered UNSUPPORTED_OPCODE. A control buffer's address points at the data itsel
 (the drivers set the "indirect" flag and mean this).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from vfwire.devices.ena_rings import Answer, EnaRings, LlqChoice, Refused, guest
 from vfwire.devices.ena_rss import EnaRss
 from vfwire.devices.guest_memory import GuestMemory
 from vfwire.devices.pf_port import PfPort
+from vfwire.errors import UsageError
 from vfwire.layouts import ena_admin as admin
 from vfwire.layouts import ena_messages as messages
 
@@ -160,6 +161,14 @@ class EnaFeatures:
         answer["tx"] = _TX_OFFLOADS
         answer["rx_supported"] = answer["rx_enabled"] = _RX_OFFLOADS
         return answer.tobytes()
+
+    def set_hints(self, values: Mapping[str, int]) -> None:
+        """Raises UsageError for a hint that there is none of, or a value that does not fit."""
+        names = set(messages.HW_HINTS_DESC.names or ()) - {"reserved"}
+        for name, value in values.items():
+            if name not in names or not 0 <= value <= 0xFFFF:
+                raise UsageError(f"{name}={value} is no hint", f"there are {', '.join(sorted(names))}")
+        self.hints = dict(values)
 
     def hints_data(self) -> bytes:
         """What an operator has set of them; 0 leaves a value to the driver."""
