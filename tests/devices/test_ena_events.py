@@ -49,6 +49,8 @@ def test_other_statistics() -> None:
         assert (status, answer[:8]) == (0, b"\x3f" + bytes(7))
         assert guest.peek(BUFFER, 56) == bytes(48) + b"\xff" * 8
         assert stats(guest, 4, wanted=0x3F, length=47)[0] == 4
+        status, answer = stats(guest, 4, wanted=0xFFFF)
+        assert (status, answer[:8]) == (0, b"\x3f" + bytes(7))
         assert stats(guest, 1)[0] == 3
         assert stats(guest, 99)[0] == 3
         assert stats(guest, 0, device=5)[0] == 5

@@ -29,7 +29,7 @@ ADDRESS_BITS = 48
 DELAY_NS = 1000  # one unit of interrupt moderation
 LLQ_DEPTH = 1024
 _WIDE_DEPTH = LLQ_DEPTH // 2
-_DESCRIPTORS = 32  # of one packet
+_DESCRIPTORS = {"tx": 18, "rx": 16}  # of one packet, with its meta descriptor
 _HEADER = 96  # bytes that a low-latency queue takes by itself
 _BUFFER_MAX = 4096  # bytes of a control buffer that is read or written
 _MEGA = 1_000_000
@@ -142,7 +142,8 @@ class EnaFeatures:
         answer["max_sq_depth"] = answer["max_cq_depth"] = pages.MAX_DEPTH
         answer["max_legacy_llq_num"] = 0
         answer["max_header_size"] = _HEADER
-        answer["max_packet_tx_descs"] = answer["max_packet_rx_descs"] = _DESCRIPTORS
+        answer["max_packet_tx_descs"] = _DESCRIPTORS["tx"]
+        answer["max_packet_rx_descs"] = _DESCRIPTORS["rx"]
         return answer.tobytes()
 
     def _max_queues_ext(self) -> bytes:
@@ -152,7 +153,7 @@ class EnaFeatures:
             for queue in ("sq", "cq"):
                 answer[f"max_{way}_{queue}_num"] = self._options.queues
                 answer[f"max_{way}_{queue}_depth"] = pages.MAX_DEPTH
-            answer[f"max_per_packet_{way}_descs"] = _DESCRIPTORS
+            answer[f"max_per_packet_{way}_descs"] = _DESCRIPTORS[way]
         answer["max_tx_header_size"] = _HEADER
         return answer.tobytes()
 
