@@ -104,35 +104,35 @@ def test_namespaces_of_a_killed_run_go_with_the_next() -> None:
         assert leftover not in netns.listnetns()
 
 
-def test_compare_gives_both_paths_from_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compare_gives_all_paths_from_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[list[str]] = []
 
     def records(arguments: list[str], timeout: float) -> list[dict[str, object]]:
         calls.append(arguments)
         return [
-            {"path": path, "frame_bytes": size, "packets_per_second": rate, "rtt_us": {"p50": 1.5}}
-            for path, rate in (("default", 1e6), ("enhanced", 2e7))
+            {"driver": driver, "frame_bytes": size, "packets_per_second": rate, "rtt_us": {"p50": 1.5}}
+            for driver, rate in (("netfront", 1e6), ("ixgbevf", 2e7), ("ena", 3e7))
             for size in contenders.SIZES
         ]
 
     monkeypatch.setattr(contenders, "records_of", records)
-    enhanced, default = contenders.ours(["vfwire"], 0.5)
-    with pytest.raises(VfwireError, match="no record for the default path"):
+    enhanced, ena, default = contenders.ours(["vfwire"], 0.5)
+    with pytest.raises(VfwireError, match="no record over netfront"):
         default.run()
     assert enhanced.run() == {
         contenders.rate_name(64): 2e7,
         contenders.rate_name(1518): 2e7,
         contenders.RTT_BUSY: 1.5,
     }
-    assert default.run()[contenders.rate_name(64)] == 1e6
+    assert (ena.run()[contenders.rate_name(64)], default.run()[contenders.rate_name(64)]) == (3e7, 1e6)
     assert len(calls) == 1
     assert calls[0][:4] == ["vfwire", "compare", "--json", "--line-rate"]
 
 
 def test_a_failed_compare_leaves_no_figures_of_the_round_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    record = {"path": "default", "frame_bytes": 64, "packets_per_second": 1e6, "rtt_us": None}
-    monkeypatch.setattr(contenders, "records_of", lambda *_, **__: [{**record, "path": "enhanced"}, record])
-    enhanced, default = contenders.ours(["vfwire"], 0.5)
+    record = {"driver": "netfront", "frame_bytes": 64, "packets_per_second": 1e6, "rtt_us": None}
+    monkeypatch.setattr(contenders, "records_of", lambda *_, **__: [{**record, "driver": "ixgbevf"}, record])
+    enhanced, _, default = contenders.ours(["vfwire"], 0.5)
     enhanced.run()
     assert default.run() == {contenders.rate_name(64): 1e6}
 
@@ -142,5 +142,5 @@ def test_a_failed_compare_leaves_no_figures_of_the_round_before(monkeypatch: pyt
     monkeypatch.setattr(contenders, "records_of", fails)
     with pytest.raises(PeerGone):
         enhanced.run()
-    with pytest.raises(VfwireError, match="no record for the default path"):
+    with pytest.raises(VfwireError, match="no record over netfront"):
         default.run()

@@ -1,6 +1,7 @@
 """Records: the contract's keys, percentiles, ratios."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,7 +72,9 @@ def test_gains_are_ratios_of_enhanced_over_default() -> None:
         "default", rtt_us=slow.rtt_us, cpu_ns_per_packet={"systems": 100.0, "layers": 300.0, "card": 1.0}
     )
     fast = record("enhanced", packets_per_second=2e7, rtt_us=percentiles_us(np.full(5, 3_000, np.int64)))
-    (gain,) = gains([slow, fast])
+    (gain, other) = gains([slow, fast, replace(fast, driver="ena")])
+    assert (gain["driver"], other["driver"]) == ("ixgbevf", "ena")
+    assert {**other, "driver": "ixgbevf"} == gain
     assert gain["frame_bytes"] == 64
     assert gain["packets_per_second"] == pytest.approx(20)
     assert gain["rtt_p50"] == pytest.approx(10, rel=1e-2)

@@ -1,11 +1,12 @@
-"""`vfwire compare`: the main job. Both paths, measured in one run, shown side by side."""
+"""`vfwire compare`: the main job. The default path and those over VFs, measured in one run, shown side by side."""
 
 import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from vfwire.measure.record import PathRecord
     from vfwire.paths.path import PathOptions
 
+_ENA_LINE_RATE = 100_000_000_000
+
 
 @click.command()
 @click.option(
@@ -26,7 +29,16 @@ if TYPE_CHECKING:
 )
 @click.option("--seconds", type=float, default=2.0, show_default=True, help="Of each measured window.")
 @click.option("--same-host", is_flag=True, help="Both systems on one host: one card, no link.")
-@click.option("--line-rate", default="10G", show_default=True, help="Of functions and link: 10G, 2.5G, off.")
+@click.option(
+    "--driver",
+    "drivers",
+    type=click.Choice(("ixgbevf", "ena")),
+    multiple=True,
+    help="Of the enhanced path; may be given several times. All when left out.",
+)
+@click.option(
+    "--line-rate", help="Of functions and link: 10G, 2.5G, off.  [default: 10G, of the ENA's cards 100G]"
+)
 @click.option("--default-cap", default="5G", show_default=True, help="Of the default path: 5G, off.")
 @click.option("--both-ways", is_flag=True, help="Both systems send at once.")
 @click.option("--rate", type=int, help="Packets a second to offer; as fast as it goes when left out.")
@@ -36,10 +48,17 @@ if TYPE_CHECKING:
 )
 @click.option("--ring-size", type=int, default=1024, show_default=True, help="Of the VFs' rings.")
 @click.option("--queues", type=int, default=1, show_default=True, help="Of each VF, fed by as many flows.")
+@click.option(
+    "--llq",
+    type=click.Choice(("off", "128", "256")),
+    default="off",
+    show_default=True,
+    help="Bytes of an entry of the ENA's low-latency queues.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--plot", "plot_to", type=click.Path(path_type=Path), help="Draw the result to FILE.png.")
 def compare(**options: Any) -> None:
-    """Two systems exchange packets over the default path and over a virtual function each; compare the two."""
+    """Two systems exchange packets over the default path and over a virtual function each; compare them."""
     with Steps() as steps:
         steps.note("loading")
         _run(steps, **options)
@@ -53,9 +72,14 @@ def _run(steps: Steps, *, as_json: bool, plot_to: Path | None, **options: Any) -
 
     if plot_to is not None:
         check_plot(plot_to)
+    drivers = options.pop("drivers")
+    line_rate = options.pop("line_rate")
+    if options["replay"] and "ena" in drivers:
+        raise UsageError("--replay is for the 82599: an ENA takes frames to its own address only")
+    drivers = drivers or (("ixgbevf",) if options["replay"] else ("ixgbevf", "ena"))
     path_options, plan, run = _plan(**options)
     with _ended_by_sigterm():
-        records, run["first_packet_s"] = _measure(steps, path_options, plan)
+        records, run["first_packet_s"] = _measure(steps, _by_driver(path_options, drivers, line_rate), plan)
         steps.note("the machine")
         machine = describe_machine()
     if plot_to is not None:
@@ -96,10 +120,10 @@ def _plan(**options: Any) -> "tuple[PathOptions, ComparePlan, dict[str, Any]]":
     plan.check()
     paths = PathOptions(
         same_host=options["same_host"],
-        line_rate_bps=parse_rate(options["line_rate"]),
         default_cap_bps=parse_rate(options["default_cap"]),
         ring_size=options["ring_size"],
         queues=options["queues"],
+        llq=0 if options["llq"] == "off" else int(options["llq"]),
         replay=Packed.of(frames) if frames else None,
     )
     every_byte = options["full_check"] or bool(capture)
@@ -111,6 +135,21 @@ def _plan(**options: Any) -> "tuple[PathOptions, ComparePlan, dict[str, Any]]":
         "replay": {"file": str(capture), "frames": len(frames)} if capture else None,
     }
     return paths, plan, run
+
+
+def _by_driver(
+    options: "PathOptions", drivers: Sequence[str], line_rate: str | None
+) -> "dict[str, PathOptions]":
+    """What each path is, by its driver: those that were asked for after the default path's netfront."""
+    from vfwire.devices.settings import parse_rate
+
+    if line_rate is not None:
+        options = replace(options, line_rate_bps=parse_rate(line_rate))
+        return dict.fromkeys(("netfront", *drivers), options)
+    return {
+        name: replace(options, line_rate_bps=_ENA_LINE_RATE) if name == "ena" else options
+        for name in ("netfront", *drivers)
+    }
 
 
 def _frames(capture: Path, longest: int) -> list[bytes]:
@@ -127,10 +166,11 @@ def _flows(queues: int) -> int:
 
 
 def _measure(
-    steps: Steps, options: "PathOptions", plan: "ComparePlan"
+    steps: Steps, options: "dict[str, PathOptions]", plan: "ComparePlan"
 ) -> "tuple[list[PathRecord], float | None]":
     """The records, and the seconds from this process's start until the first packet arrived."""
     from vfwire.measure import compare as comparison
+    from vfwire.paths import path as base
     from vfwire.paths.default import DefaultPath
     from vfwire.paths.enhanced import EnhancedPath
     from vfwire.paths.prepare import prepare
@@ -138,9 +178,12 @@ def _measure(
 
     prepare(lambda part: steps.note(f"compiling {part} (once)"))
     with Family() as family:
-        paths = [DefaultPath(family, options), EnhancedPath(family, options)]
+        paths: list[base.Path] = [
+            DefaultPath(family, of) if driver == "netfront" else EnhancedPath(family, of, driver)
+            for driver, of in options.items()
+        ]
         for path in paths:
-            steps.note(f"opening the {path.name} path")
+            steps.note(f"opening the path over {path.title}")
             path.open()
         try:
             records = comparison.compare(paths, plan, steps.step)

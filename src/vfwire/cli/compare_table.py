@@ -1,4 +1,4 @@
-"""The table of `vfwire compare`: for each frame size one column a path, then what the enhanced path gained."""
+"""The table of `vfwire compare`: for each frame size one column a path, then what the enhanced paths gained."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ _NONE = "–"
 def show(
     machine: dict[str, Any],
     records: Sequence[PathRecord],
-    gains: Sequence[dict[str, float | int | None]],
+    gains: Sequence[dict[str, Any]],
     run: dict[str, Any],
 ) -> None:
     """Print everything to stdout."""
@@ -36,14 +36,14 @@ def show(
     console.print(f"on {machine['cpu']}, {machine['cores']} cores{line}")
 
 
-def _show_gains(console: Console, gains: Sequence[dict[str, float | int | None]]) -> None:
+def _show_gains(console: Console, gains: Sequence[dict[str, Any]]) -> None:
     known = [gain for gain in gains if any(gain[key] is not None for key in _GAINS)]
     if not known:
         return
     table = Table(title="enhanced over default", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("", no_wrap=True)
     for gain in known:
-        table.add_column(f"{gain['frame_bytes']:,} B", justify="right")
+        table.add_column(f"{gain['frame_bytes']:,} B\n{gain['driver']}", justify="right")
     for key, title in _GAINS.items():
         table.add_row(title, *(f"× {_ratio(gain[key])}" for gain in known))
     console.print(table)

@@ -1,4 +1,4 @@
-"""The comparison: both paths in one run, size by size, one path right after the other, into records."""
+"""The comparison: all paths in one run, size by size, one path right after the other, into records."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -50,10 +50,10 @@ def compare(paths: Sequence[Path], plan: ComparePlan, tell: Callable[[str], Prog
     for size in plan.sizes:
         for path in paths:
             stream = replace(plan.stream, frame_bytes=size, seconds=plan.seconds)
-            throughput = measure_throughput(path, stream, tell(f"{path.name}, {size} B: packets a second"))
+            throughput = measure_throughput(path, stream, tell(f"{path.title}, {size} B: packets a second"))
             record = to_record(path, stream, throughput)
             if plan.rtt_seconds:
-                progress = tell(f"{path.name}, {size} B: round trips")
+                progress = tell(f"{path.title}, {size} B: round trips")
                 samples = measure_round_trips(path, size, plan.rtt_seconds, progress=progress)
                 record = replace(record, rtt_us=percentiles_us(samples))
             records.append(record)

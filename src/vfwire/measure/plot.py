@@ -7,10 +7,10 @@ from typing import Any
 from vfwire.errors import PermissionDenied, UnsupportedMachine, UsageError
 from vfwire.measure.record import PERCENTILES, PathRecord
 
-COLOURS = {"default": "#b5651d", "enhanced": "#1f6f8b"}
+COLOURS = {"netfront": "#b5651d", "ixgbevf": "#1f6f8b", "ena": "#5b8c2a"}
 _DASHES = ("-", "--", ":", "-.")
 _MARKERS = ("o", "s", "^", "D")
-_WIDTH = 0.38
+_WIDTH = 0.27
 
 
 def check_plot(target: Path) -> None:
@@ -54,9 +54,9 @@ def plot(records: Sequence[PathRecord], target: Path, caption: str) -> None:
 
 def _throughput(axes: Any, records: Sequence[PathRecord]) -> None:
     sizes = sorted({record.frame_bytes for record in records})
-    names = sorted({record.path for record in records})
+    names = list(dict.fromkeys(record.driver for record in records))
     for at, name in enumerate(names):
-        rows = [record for record in records if record.path == name]
+        rows = [record for record in records if record.driver == name]
         places = [sizes.index(record.frame_bytes) + (at - (len(names) - 1) / 2) * _WIDTH for record in rows]
         bars = axes.bar(
             places,
@@ -72,7 +72,7 @@ def _throughput(axes: Any, records: Sequence[PathRecord]) -> None:
     axes.set_ylabel("packets received a second, in millions")
     axes.set_ylim(0, axes.get_ylim()[1] * 1.12)
     axes.set_title("Throughput by frame size")
-    axes.legend(loc="upper right", title="path")
+    axes.legend(loc="upper right", title="driver")
     axes.grid(axis="y", alpha=0.25)
     axes.set_axisbelow(True)
 
@@ -84,10 +84,10 @@ def _round_trips(axes: Any, records: Sequence[PathRecord]) -> None:
         axes.plot(
             list(PERCENTILES),
             [record.rtt_us[name] for name in PERCENTILES],
-            color=COLOURS.get(record.path),
+            color=COLOURS.get(record.driver),
             linestyle=_DASHES[at % len(_DASHES)],
             marker=_MARKERS[at % len(_MARKERS)],
-            label=f"{record.path}, {record.frame_bytes:,} B",
+            label=f"{record.driver}, {record.frame_bytes:,} B",
         )
     axes.set_yscale("log")
     axes.set_xlabel("percentile of round trips")

@@ -62,20 +62,19 @@ def percentiles_us(samples_ns: NDArray[np.int64]) -> dict[str, float | None]:
     return {**found, "samples": len(samples_ns)}
 
 
-def gains(records: list[PathRecord]) -> list[dict[str, float | int | None]]:
-    """What the enhanced path gained, for each frame size: ratios, larger is better, None where one is
-    missing.
+def gains(records: list[PathRecord]) -> list[dict[str, Any]]:
+    """What each enhanced path gained over the default path of its frame size: ratios, larger is better, None where
+    one is missing. `driver`: the enhanced path's.
     """
     found = []
-    by_size: dict[int, dict[str, PathRecord]] = {}
-    for record in records:
-        by_size.setdefault(record.frame_bytes, {})[record.path] = record
-    for size, pair in by_size.items():
-        if len(pair) == 2:
-            default, enhanced = pair["default"], pair["enhanced"]
+    defaults = {record.frame_bytes: record for record in records if record.path == "default"}
+    for enhanced in records:
+        default = defaults.get(enhanced.frame_bytes)
+        if enhanced.path == "enhanced" and default is not None:
             found.append(
                 {
-                    "frame_bytes": size,
+                    "frame_bytes": enhanced.frame_bytes,
+                    "driver": enhanced.driver,
                     "packets_per_second": _ratio(enhanced.packets_per_second, default.packets_per_second),
                     "rtt_p50": _ratio(default.rtt_us["p50"], enhanced.rtt_us["p50"]),
                     "packets_per_cpu_second": _ratio(cpu_ns(default), cpu_ns(enhanced)),

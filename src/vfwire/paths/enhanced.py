@@ -1,30 +1,42 @@
 """The enhanced path: System 1 – VF – card 1 – link – card 2 – VF – System 2, or both VFs on one card.
 
-Both cards are in one process, so that a frame crosses them in one copy.
+Both cards are in one process, so that a frame crosses them in one copy. They are of one model, which
+decides the driver.
 """
 
-from vfwire.paths.path import Path
+from vfwire.paths.path import Path, PathOptions
 from vfwire.paths.pinning import CARD, shares_core
-from vfwire.paths.process import Child
+from vfwire.paths.process import Child, Family
 from vfwire.paths.replay import PF_SETTINGS
 from vfwire.paths.roles import CardRole
+
+MODELS = {"ixgbevf": "82599", "ena": "ena"}  # by driver
+DRIVERS = tuple(MODELS)
 
 
 class EnhancedPath(Path):
     name = "enhanced"
     layer_count = 0
 
+    def __init__(self, family: Family, options: PathOptions, driver: str = "ixgbevf") -> None:
+        """driver: one of DRIVERS."""
+        self._driver = driver
+        self.title = driver
+        super().__init__(family, options)
+
     def _fork_card(self) -> Child:
         directory, core = self.family.directory.path, self.cores[CARD]
         shared = shares_core(self.cores, CARD)
         cards, vfs = (1, 2) if self.options.same_host else (2, 1)
+        model = MODELS[self._driver]
         return self.family.fork(
-            "enhanced card", lambda: CardRole(directory, core, cards, vfs, host=False, shared=shared)
+            f"{self.title} card",
+            lambda: CardRole(directory, core, cards, vfs, host=False, shared=shared, model=model),
         )
 
     def open(self) -> None:
         sockets = self.family.call(
-            self.card, "open", line_rate_bps=self.options.line_rate_bps, name="enhanced"
+            self.card, "open", line_rate_bps=self.options.line_rate_bps, name=self.title
         )
         ends = [card[function] for card in sockets for function in sorted(card)]
         if self.options.replay is not None:
@@ -33,4 +45,4 @@ class EnhancedPath(Path):
                     self.family.call(
                         self.card, "change", card=card, function=int(function), changes=PF_SETTINGS
                     )
-        self._open_systems("ixgbevf", (ends[0], ends[1]))
+        self._open_systems(self._driver, (ends[0], ends[1]))

@@ -31,7 +31,8 @@ class PathOptions:
     """line_rate_bps: of links and functions, None when lifted. default_cap_bps: of the default path,
     likewise.
 
-    replay: frames that both systems know before they start.
+    llq: bytes of an entry of the ENA's low-latency queues, 0 for transmit rings in host memory. replay: frames that
+    both systems know before they start.
     """
 
     same_host: bool = False
@@ -39,6 +40,7 @@ class PathOptions:
     default_cap_bps: int | None = DEFAULT_CAP
     ring_size: int = RING_SIZE
     queues: int = 1
+    llq: int = 0
     replay: Packed | None = None
 
 
@@ -63,6 +65,7 @@ class Path(ABC):
     """Fork first, all paths of a run; then `open`. Between the two the parent may not start threads."""
 
     name: str
+    title: str = ""  # what tells it from other paths of its name: its processes and sockets are called so
     layer_count: int
 
     def __init__(self, family: Family, options: PathOptions) -> None:
@@ -70,6 +73,7 @@ class Path(ABC):
             addresses_of(options.replay)
         self.family = family
         self.options = options
+        self.title = self.title or self.name
         self.cores = place(self.layer_count, usable_cores())
         self._boards = (Board(), Board())
         self.card = self._fork_card()
@@ -93,7 +97,7 @@ class Path(ABC):
         boards, packed = self._boards, self.options.replay
         core = self.cores[SYSTEMS[number]]
         child = self.family.fork(
-            f"{self.name} {SYSTEMS[number]}", lambda: SystemRole(core, number, boards, packed)
+            f"{self.title} {SYSTEMS[number]}", lambda: SystemRole(core, number, boards, packed)
         )
         return System(child, boards[number], number)
 
@@ -106,6 +110,7 @@ class Path(ABC):
                 socket=socket,
                 ring_size=self.options.ring_size,
                 queues=self.options.queues,
+                llq=self.options.llq,
             )
         for system in self.systems:
             system.opened(self.family.wait_answer(system.child))

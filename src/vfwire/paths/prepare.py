@@ -12,6 +12,7 @@ from vfwire.datapath.ixgbevf_driver import ixgbevf_start, ixgbevf_take_back
 from vfwire.datapath.netback import run_slice
 from vfwire.datapath.port import POOL, QUEUE
 from vfwire.devices.engine import Engine
+from vfwire.drivers.ena import Ena
 from vfwire.memory.compiled import is_cached
 from vfwire.paths.applications import warm_up_applications
 from vfwire.paths.layer import VirtualizationLayer
@@ -41,7 +42,7 @@ def _card_compiled_beside() -> Iterator[None]:
 
 
 def prepare(progress: Callable[[str], None] | None = None) -> None:
-    """All of it: the card, both drivers, the applications, the virtualization layer. `progress` is told each part
+    """All of it: the card, the drivers, the applications, the virtualization layer. `progress` is told each part
     that is compiled, and none that is only loaded.
     """
     with _card_compiled_beside():
@@ -49,6 +50,7 @@ def prepare(progress: Callable[[str], None] | None = None) -> None:
         stack = np.zeros(1, np.int64)
         ixgbevf_start(queues, queues, pools, stack)
         ixgbevf_take_back(queues, pools, stack)
+        Ena.warm_up()
         warm_up_applications(progress)
         VirtualizationLayer.warm_up(None if is_cached(run_slice) else progress)
     Engine.warm_up(None if is_cached(run_card) else progress)

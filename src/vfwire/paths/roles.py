@@ -14,6 +14,7 @@ from vfwire.bus.vfio_user.server import Server
 from vfwire.devices.card import Card, functions_of
 from vfwire.devices.dma_maps import allow_descriptors
 from vfwire.devices.engine import QUIET_ROUNDS, Engine
+from vfwire.drivers.ena import Ena
 from vfwire.drivers.ixgbevf import Ixgbevf
 from vfwire.drivers.netfront import Netfront
 from vfwire.drivers.verbs import Driver, Pool
@@ -44,8 +45,19 @@ class CardRole:
 
     busy = False
 
-    def __init__(self, directory: Path, core: int, cards: int, vfs: int, *, host: bool, shared: bool) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        core: int,
+        cards: int,
+        vfs: int,
+        *,
+        host: bool,
+        shared: bool,
+        model: str = "82599",
+    ) -> None:
         self._directory = directory
+        self._model = model
         self._servers: list[Server] = []
         pin(core)
         rounds = SHARED_QUIET_ROUNDS if shared else QUIET_ROUNDS
@@ -66,6 +78,7 @@ class CardRole:
                     f"{name}{number + 1}",
                     self._vfs,
                     line_rate_bps=line_rate_bps,
+                    model=self._model,
                     host_function=self._host,
                 )
             )
@@ -205,9 +218,15 @@ class SystemRole:
         self._driver: Driver | None = None
         self._function: VfioUserFunction | None = None
 
-    def do_open(self, driver: str, socket: str, ring_size: int, queues: int) -> dict[str, Any]:
+    def do_open(self, driver: str, socket: str, ring_size: int, queues: int, llq: int) -> dict[str, Any]:
         """Bring the driver up. Returns its name, MAC in hex and ring size."""
-        if driver == "ixgbevf":
+        if driver == "ena":
+            self._pool = Pool()
+            self._function = VfioUserFunction(Path(socket), wait=5.0)
+            ena = Ena.open(self._function, self._pool, queues=queues, ring_size=ring_size, llq=llq)
+            self._driver = ena
+            ena.wait_link_up()
+        elif driver == "ixgbevf":
             self._pool = Pool()
             self._function = VfioUserFunction(Path(socket), wait=5.0)
             strip = self._packed is None
