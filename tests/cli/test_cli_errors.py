@@ -9,7 +9,7 @@ import click
 import pytest
 
 from vfwire import cli, errors
-from vfwire.cli.vf import split_name
+from vfwire.cli.vf_name import split_name
 from vfwire.errors import UsageError
 
 WRONG = [

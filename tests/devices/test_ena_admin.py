@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 import pytest
-from ena_kit import ACQ, AQ, BUFFER, DEPTH, GROUPS, MEMORY, EnaGuest, ena_card, ena_guest
+from ena_guest_kit import ACQ, AQ, BUFFER, DEPTH, GROUPS, MEMORY, EnaGuest, ena_card, ena_guest
 
 from vfwire.devices.ena_options import FEATURES, REMOVABLE, EnaOptions
 from vfwire.devices.settings import parse_mac
@@ -145,9 +145,9 @@ def test_queues_and_depths() -> None:
         status, answer = guest.get_feature(admin.MAX_QUEUES_EXT, version=1)
         assert status == 0
         found = struct.unpack_from("<B3x9IHH", answer)
-        assert found == (1, 8, 8, 8, 8, 8192, 8192, 8192, 8192, 96, 32, 32)
+        assert found == (1, 8, 8, 8, 8, 8192, 8192, 8192, 8192, 96, 18, 16)
         status, answer = guest.get_feature(admin.MAX_QUEUES_NUM)
-        assert struct.unpack_from("<7IHH", answer) == (8, 8192, 8, 8192, 0, 0, 96, 32, 32)
+        assert struct.unpack_from("<7IHH", answer) == (8, 8192, 8, 8192, 0, 0, 96, 18, 16)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_event_groups_are_those_on_offer() -> None:
 
 
 def host_page() -> bytes:
-    page = struct.pack("<I128sI32sI", 1, b"Debian GNU/Linux 13", 0, b"6.12.117-cloud-amd64", 0)
+    page = struct.pack("<I128sI32sI", 1, b"6.12.117-cloud-amd64", 0, b"#1 SMP", 0)
     page += struct.pack("<IIIHHHHI", 2 | 13 << 8 | 1 << 16 | 0x4B << 24, 0, 0, 0x200, 0x28, 4, 0, 0x56)
     return page.ljust(4096, b"\0")
 
@@ -212,8 +212,8 @@ def test_the_host_says_what_it_is() -> None:
         assert guest.set_feature(admin.HOST_ATTR_CONFIG, data)[0] == 0
         assert guest.function.describe()["host"] == {
             "os": "Linux",
-            "distribution": "Debian GNU/Linux 13",
-            "kernel": "6.12.117-cloud-amd64",
+            "release": "6.12.117-cloud-amd64",
+            "build": "#1 SMP",
             "driver_version": "2.13.1",
             "module_type": 0x4B,
             "spec_version": "2.0",
@@ -236,7 +236,7 @@ def test_a_host_that_sends_noise_is_shown_in_printable_letters() -> None:
         data = struct.pack("<IHHIHHI", BUFFER & 0xFFFFFFFF, BUFFER >> 32, 0, 0, 0, 0, 4096)
         assert guest.set_feature(admin.HOST_ATTR_CONFIG, data)[0] == 0
         host = guest.function.describe()["host"]
-        assert all(32 <= ord(letter) < 127 for letter in host["kernel"] + host["distribution"])
+        assert all(32 <= ord(letter) < 127 for letter in host["release"] + host["build"])
         bad = struct.pack("<IHHIHHI", 0x10, 0, 0, 0, 0, 0, 0)
         assert guest.set_feature(admin.HOST_ATTR_CONFIG, bad)[0] == 5
 

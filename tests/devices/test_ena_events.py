@@ -5,7 +5,8 @@ import struct
 
 import numpy as np
 import pytest
-from ena_kit import (
+from device_kit import card_of
+from ena_guest_kit import (
     BUFFER,
     EVENT_DEPTH,
     EnaGuest,
@@ -15,6 +16,7 @@ from ena_kit import (
 
 from vfwire.datapath.state import VECTORS, Drop
 from vfwire.devices.ena_options import EnaOptions
+from vfwire.errors import ResourceBusy, UsageError
 from vfwire.layouts import ena_admin as admin
 from vfwire.layouts import ena_registers as regs
 from vfwire.pci.endpoint import IrqIndex
@@ -47,6 +49,8 @@ def test_other_statistics() -> None:
         assert (status, answer[:8]) == (0, b"\x3f" + bytes(7))
         assert guest.peek(BUFFER, 56) == bytes(48) + b"\xff" * 8
         assert stats(guest, 4, wanted=0x3F, length=47)[0] == 4
+        status, answer = stats(guest, 4, wanted=0xFFFF)
+        assert (status, answer[:8]) == (0, b"\x3f" + bytes(7))
         assert stats(guest, 1)[0] == 3
         assert stats(guest, 99)[0] == 3
         assert stats(guest, 0, device=5)[0] == 5
@@ -153,3 +157,73 @@ def test_each_vector_has_a_register_of_its_own_for_the_loop() -> None:
         ).all()
         guest.function.attach()
     assert VECTORS >= 33
+
+
+# --- By hand: events that an operator sends, parts that he lets fail --------------------------------------------
+
+
+def test_an_operator_sends_events() -> None:
+    with ena_guest() as guest:
+        assert guest.event() is not None
+        guest.function.send_event("NOTIFICATION", {"netdev_wd_timeout": 4000, "max_tx_sgl_size": 9})
+        guest.function.send_event("CONF_NOTIFICATIONS", {"bits": 0x8000_0000_0000_0001})
+        for name in ("DEVICE_REQUEST_RESET", "REFRESH_CAPABILITIES", "FATAL_ERROR"):
+            guest.function.send_event(name, {})
+        events = [guest.event() for _ in range(5)]
+        assert [event and event[:2] for event in events] == [(3, 2), (6, 0), (7, 0), (5, 0), (1, 0)]
+        assert events[0] is not None and struct.unpack_from("<8H", events[0][2]) == (
+            0,
+            0,
+            0,
+            0,
+            0,
+            4000,
+            9,
+            0,
+        )
+        assert events[1] is not None and struct.unpack_from("<Q", events[1][2])[0] == 0x8000_0000_0000_0001
+
+
+def test_events_that_cannot_be_sent() -> None:
+    with ena_card() as card:
+        guest = EnaGuest(card.vfs[0])
+        guest.bring_up(groups=1 << 3)
+        for name, values in (
+            ("DEVICE_REQUEST_RESET", {}),
+            ("SUNRISE", {}),
+            ("NOTIFICATION", {"speed": 1}),
+            ("NOTIFICATION", {"netdev_wd_timeout": 70000}),
+        ):
+            with pytest.raises(UsageError):
+                guest.function.send_event(name, values)
+        guest.write(regs.AENQ_HEAD_DB, 0)
+        with pytest.raises(ResourceBusy):
+            guest.function.send_event("NOTIFICATION", {})
+        guest.close()
+
+
+def test_an_82599_has_neither() -> None:
+    with card_of(1) as card:
+        with pytest.raises(UsageError):
+            card.vfs[0].send_event("NOTIFICATION", {})
+        with pytest.raises(UsageError):
+            card.vfs[0].fail("admin")
+
+
+def test_a_part_fails_until_the_reset() -> None:
+    with ena_guest() as guest:
+        assert guest.event() is not None
+        for part in ("keep-alive", "traffic", "admin"):
+            guest.function.fail(part)
+        assert guest.record.dma == 0
+        guest.function.tick()
+        assert guest.event() is None
+        guest.submit(admin.GET_FEATURE)
+        guest.write(regs.AQ_DB, guest.submitted)
+        assert guest.completion() is None
+        guest.bring_up()
+        assert guest.record.dma == 1
+        guest.function.tick()
+        assert [event and event[0] for event in (guest.event(), guest.event())] == [0, 4]
+        with pytest.raises(UsageError):
+            guest.function.fail("everything")

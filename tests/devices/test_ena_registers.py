@@ -3,7 +3,7 @@
 import struct
 
 import pytest
-from ena_kit import AENQ, EVENT_DEPTH, RESPONSE, EnaGuest, ena_card, ena_guest
+from ena_guest_kit import AENQ, EVENT_DEPTH, RESPONSE, EnaGuest, ena_card, ena_guest
 
 from vfwire.devices import ena_pages as pages
 from vfwire.devices.ena_options import EnaOptions

@@ -3,7 +3,7 @@
 import struct
 
 import pytest
-from ena_kit import (
+from ena_guest_kit import (
     DEVICE,
     MEMORY,
     MEMORY_BYTES,

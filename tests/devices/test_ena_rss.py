@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 import pytest
-from ena_kit import (
+from ena_guest_kit import (
     BUFFER,
     ena_guest,
 )

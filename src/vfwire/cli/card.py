@@ -174,6 +174,17 @@ def _verbs(hosted: HostedCard, stopped: Stop) -> dict[str, Any]:
             raise UsageError("a request to set has changes")
         return hosted.card.change(request.get("vf", ""), changes).to_json()
 
+    def send_event(request: dict[str, Any]) -> str:
+        values = request.get("values", {})
+        if not isinstance(values, dict) or any(type(value) is not int for value in values.values()):
+            raise UsageError("an event's values are numbers by name")
+        hosted.card.function(request.get("vf", "")).send_event(str(request.get("event")), values)
+        return "sent"
+
+    def fail(request: dict[str, Any]) -> str:
+        hosted.card.function(request.get("vf", "")).fail(str(request.get("part")))
+        return "failing"
+
     def stop(_request: dict[str, Any]) -> str:
         stopped.set()
         return "stopping"
@@ -182,6 +193,8 @@ def _verbs(hosted: HostedCard, stopped: Stop) -> dict[str, Any]:
         "show": lambda _request: hosted.describe(),
         "counters": lambda _request: hosted.counters(),
         "set": change,
+        "event": send_event,
+        "fail": fail,
         "stop": stop,
     }
 

@@ -6,15 +6,13 @@ from typing import Any
 
 import click
 
-from vfwire.devices.management import ManagementClient
-from vfwire.devices.run_directory import MANAGEMENT, living_cards, run_root
+from vfwire.cli.vf_events import event, fail
+from vfwire.cli.vf_name import DIRECTORY, connect, one_function, split_name
+from vfwire.devices.run_directory import living_cards, run_root
 from vfwire.devices.settings import LINK_STATES
 from vfwire.errors import PeerGone, UsageError
 
 _SWITCH = click.Choice(["on", "off"])
-_DIRECTORY = click.option(
-    "--dir", "directory", type=click.Path(path_type=Path), help="The card's run directory [default: by name]."
-)
 
 
 @click.group()
@@ -22,28 +20,9 @@ def vf() -> None:
     """Show and change the virtual functions of a running card."""
 
 
-def split_name(name: str) -> tuple[str, int | str | None]:
-    """("card0", 3) of "card0/3", ("card0", "host"), ("card0", None) of "card0". Raises UsageError."""
-    card, slash, index = name.partition("/")
-    if not card or (slash and index != "host" and not (index.isdecimal() and len(index) < 4)):
-        raise UsageError(f"{name!r} names no function", "write card0/0")
-    if not slash:
-        return card, None
-    return card, index if index == "host" else int(index)
-
-
-def _client(card: str, directory: Path | None) -> ManagementClient:
-    if "/" in card or card in (".", ".."):
-        raise UsageError(f"{card!r} is no name for a card")
-    where = directory or run_root() / card
-    if not (where / MANAGEMENT).exists():
-        raise PeerGone(f"no card {card!r} runs in {where}", "start it with vfwire card, or give its --dir")
-    return ManagementClient(where / MANAGEMENT)
-
-
 @vf.command()
 @click.argument("name", required=False)
-@_DIRECTORY
+@DIRECTORY
 @click.option("--counters", is_flag=True, help="Counters and drops by cause as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(name: str | None, directory: Path | None, counters: bool, as_json: bool) -> None:
@@ -62,7 +41,7 @@ def show(name: str | None, directory: Path | None, counters: bool, as_json: bool
 def _ask(name: str, directory: Path | None, counters: bool) -> dict[str, Any]:
     """What a card says of itself, only the function that `name` names of it."""
     card, index = split_name(name)
-    with _client(card, directory) as client:
+    with connect(card, directory) as client:
         described: dict[str, Any] = client.ask("show")
         counted = client.ask("counters") if counters else None
     if index is not None:
@@ -93,6 +72,11 @@ def _print_card(described: dict[str, Any]) -> None:
             f"{'in use' if function['in_use'] else 'free'}"
         )
         click.echo(f"    {function['socket']}")
+        if function.get("host"):
+            host = function["host"]
+            click.echo(
+                f"    driven by {host['os']} {host['release']} ({host['build']}), driver {host['driver_version']}"
+            )
         _print_counters(function.get("counters"))
 
 
@@ -109,7 +93,7 @@ def _print_counters(counters: dict[str, Any] | None) -> None:
 
 @vf.command(name="set")
 @click.argument("name")
-@_DIRECTORY
+@DIRECTORY
 @click.option("--mac", help="Six bytes; all zeros for none.")
 @click.option("--vlan", type=int, help="Port VLAN, 0 for none.")
 @click.option("--qos", type=int, help="Priority in the port VLAN's tag, 0 to 7.")
@@ -121,13 +105,15 @@ def _print_counters(counters: dict[str, Any] | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the settings as one JSON object.")
 def set_(name: str, directory: Path | None, as_json: bool, **options: Any) -> None:
     """Change settings of a function (card0/0) while traffic runs."""
-    card, index = split_name(name)
+    card, index = one_function(name)
     changes = {key: value for key, value in options.items() if value is not None}
-    if index is None:
-        raise UsageError(f"{name} is a card, not a function", f"write {card}/0")
     if not changes:
         raise UsageError("there is nothing to set", "see vfwire vf set --help")
-    with _client(card, directory) as client:
+    with connect(card, directory) as client:
         settings = client.ask("set", vf=index, changes=changes)
     if as_json:
         click.echo(json.dumps(settings))
+
+
+vf.add_command(event)
+vf.add_command(fail)

@@ -21,7 +21,7 @@ from vfwire.devices.ena_config import ena_config_space
 from vfwire.devices.ena_events import EventQueue
 from vfwire.devices.ena_features import DELAY_NS, EnaFeatures
 from vfwire.devices.ena_names import ENA_NAMES
-from vfwire.devices.ena_options import EnaOptions, check_options
+from vfwire.devices.ena_options import PARTS, SENDABLE, EnaOptions, check_options
 from vfwire.devices.ena_registers import EnaRegisters
 from vfwire.devices.ena_rings import Answer, EnaRings
 from vfwire.devices.ena_rss import EnaRss
@@ -30,7 +30,7 @@ from vfwire.devices.engine import Engine
 from vfwire.devices.function import CardFunction
 from vfwire.devices.guest_memory import GuestMemory
 from vfwire.devices.pf_port import PfPort
-from vfwire.errors import UsageError
+from vfwire.errors import ResourceBusy, UsageError
 from vfwire.layouts import ena_admin as admin
 from vfwire.layouts import ena_messages as messages
 from vfwire.layouts.ena_registers import RESET_REASONS
@@ -92,7 +92,7 @@ class VirtualFunctionEna(CardFunction):
             faulty=lambda: int(self._record["fault"]) >= 0,
             notify=lambda: self._signal(pages.ADMIN_VECTOR),
         )
-        self._withheld: set[str] = set()
+        self._failed: set[str] = set()
         self._next_keep_alive = 0.0
         self._fault_told = -1
         self._bar0, self._bar2 = self._new_memory()
@@ -191,6 +191,7 @@ class VirtualFunctionEna(CardFunction):
             self.rings.reset()
             self.rss.reset()
             self._bar0.array[pages.PAGES :] = 0
+            self._failed.clear()
             self._record["fault"] = self._fault_told = -1
             self._set_dma()
             self.port.reset()
@@ -202,7 +203,7 @@ class VirtualFunctionEna(CardFunction):
 
     def _set_dma(self) -> None:
         super()._set_dma()
-        if "traffic" in self._withheld:
+        if "traffic" in self._failed:
             self._record["dma"] = 0
 
     def tick(self) -> None:
@@ -214,7 +215,7 @@ class VirtualFunctionEna(CardFunction):
         try:
             told = self._tell_fault()
             now = time.monotonic()
-            if now >= self._next_keep_alive and "keep-alive" not in self._withheld:
+            if now >= self._next_keep_alive and "keep-alive" not in self._failed:
                 self._next_keep_alive = now + KEEP_ALIVE_SECONDS
                 told |= self.events.post(admin.KEEP_ALIVE, data=pack_pairs(*self.statistics.drops()))
             if told:
@@ -243,6 +244,37 @@ class VirtualFunctionEna(CardFunction):
         with self.lock:
             if self.events.link(bool(self._record["link_up"])):
                 self.registers.interrupt()
+
+    def send_event(self, name: str, values: Mapping[str, int]) -> None:
+        """name: of `SENDABLE`. values: of hints, for NOTIFICATION; `bits`, for CONF_NOTIFICATIONS."""
+        group = SENDABLE.get(name)
+        if group is None:
+            raise UsageError(f"an ENA has no event {name[:40]!r}", f"it has {', '.join(SENDABLE)}")
+        with self.lock:
+            if not self.events.wants(group):
+                raise UsageError(f"the driver of {self.name} has not asked for {name} events")
+            syndrome, data = self._event_data(group, values)
+            if not self.events.post(group, syndrome, data):
+                raise ResourceBusy(f"the driver of {self.name} has left no room for events")
+            self.registers.interrupt()
+
+    def _event_data(self, group: int, values: Mapping[str, int]) -> tuple[int, bytes]:
+        if group == admin.NOTIFICATION:
+            self.features.set_hints(values)
+            return admin.UPDATE_HINTS, self.features.hints_data()
+        known = {"bits"} if group == admin.CONF_NOTIFICATIONS else set()
+        if set(values) - known:
+            raise UsageError(f"{admin.EVENT_NAMES[group]} takes no {min(set(values) - known)!r}")
+        return 0, pack_pairs(values.get("bits", 0)) if known else b""
+
+    def fail(self, part: str) -> None:
+        """part: of `PARTS`."""
+        if part not in PARTS:
+            raise UsageError(f"an ENA has no part {part[:40]!r} to fail", f"it has {', '.join(PARTS)}")
+        with self.lock, self._engine.parked():
+            self._failed.add(part)
+            self.admin.held = "admin" in self._failed
+            self._set_dma()
 
     def counters(self) -> dict[str, Any]:
         answered = {

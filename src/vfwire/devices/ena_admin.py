@@ -26,7 +26,7 @@ class AdminQueue:
     """One function's. handlers: by opcode. Call while the function's lock is held.
 
     `answered` counts completions by (opcode, feature or 0, status); `ignored` doorbells that made no sense; `held`:
-    a fault that an operator injects, commands wait.
+    commands wait for ever, which an operator may want to see.
     """
 
     def __init__(self, memory: GuestMemory, handlers: dict[int, Handler]) -> None:
@@ -34,7 +34,6 @@ class AdminQueue:
         self._handlers = handlers
         self.answered: Counter[tuple[int, int, int]] = Counter()
         self.ignored = 0
-        self.held = False
         self.reset()
 
     def reset(self) -> None:
@@ -43,6 +42,7 @@ class AdminQueue:
         self.depth = self.completion_depth = 0
         self.head = self.completed = 0  # commands taken and completions posted, since the queue was set up
         self._doorbell = 0
+        self.held = False
 
     def set_up(self, caps: int) -> None:
         """AQ_CAPS was written."""

@@ -5,7 +5,7 @@ answered UNSUPPORTED_OPCODE. A control buffer's address points at the data itsel
 (the drivers set the "indirect" flag and mean this).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from vfwire.devices.ena_rings import Answer, EnaRings, LlqChoice, Refused, guest
 from vfwire.devices.ena_rss import EnaRss
 from vfwire.devices.guest_memory import GuestMemory
 from vfwire.devices.pf_port import PfPort
+from vfwire.errors import UsageError
 from vfwire.layouts import ena_admin as admin
 from vfwire.layouts import ena_messages as messages
 
@@ -28,7 +29,7 @@ ADDRESS_BITS = 48
 DELAY_NS = 1000  # one unit of interrupt moderation
 LLQ_DEPTH = 1024
 _WIDE_DEPTH = LLQ_DEPTH // 2
-_DESCRIPTORS = 32  # of one packet
+_DESCRIPTORS = {"tx": 18, "rx": 16}  # of one packet, with its meta descriptor
 _HEADER = 96  # bytes that a low-latency queue takes by itself
 _BUFFER_MAX = 4096  # bytes of a control buffer that is read or written
 _MEGA = 1_000_000
@@ -141,7 +142,8 @@ class EnaFeatures:
         answer["max_sq_depth"] = answer["max_cq_depth"] = pages.MAX_DEPTH
         answer["max_legacy_llq_num"] = 0
         answer["max_header_size"] = _HEADER
-        answer["max_packet_tx_descs"] = answer["max_packet_rx_descs"] = _DESCRIPTORS
+        answer["max_packet_tx_descs"] = _DESCRIPTORS["tx"]
+        answer["max_packet_rx_descs"] = _DESCRIPTORS["rx"]
         return answer.tobytes()
 
     def _max_queues_ext(self) -> bytes:
@@ -151,7 +153,7 @@ class EnaFeatures:
             for queue in ("sq", "cq"):
                 answer[f"max_{way}_{queue}_num"] = self._options.queues
                 answer[f"max_{way}_{queue}_depth"] = pages.MAX_DEPTH
-            answer[f"max_per_packet_{way}_descs"] = _DESCRIPTORS
+            answer[f"max_per_packet_{way}_descs"] = _DESCRIPTORS[way]
         answer["max_tx_header_size"] = _HEADER
         return answer.tobytes()
 
@@ -160,6 +162,14 @@ class EnaFeatures:
         answer["tx"] = _TX_OFFLOADS
         answer["rx_supported"] = answer["rx_enabled"] = _RX_OFFLOADS
         return answer.tobytes()
+
+    def set_hints(self, values: Mapping[str, int]) -> None:
+        """Raises UsageError for a hint that there is none of, or a value that does not fit."""
+        names = set(messages.HW_HINTS_DESC.names or ()) - {"reserved"}
+        for name, value in values.items():
+            if name not in names or not 0 <= value <= 0xFFFF:
+                raise UsageError(f"{name}={value} is no hint", f"there are {', '.join(sorted(names))}")
+        self.hints = dict(values)
 
     def hints_data(self) -> bytes:
         """What an operator has set of them; 0 leaves a value to the driver."""

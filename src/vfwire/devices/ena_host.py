@@ -20,7 +20,10 @@ _ABILITIES = {
 
 
 def host_info(page: bytes) -> dict[str, Any]:
-    """The page (at least as long as `HOST_INFO`) as JSON. Text of the guest's is cut down to printable ASCII."""
+    """The page (at least as long as `HOST_INFO`) as JSON. Text of the guest's is cut down to printable ASCII.
+
+    release: what the header calls the distribution; Linux and DPDK put their own release there, as `uname -r` has it.
+    """
     info = np.frombuffer(page[: messages.HOST_INFO.itemsize], messages.HOST_INFO)[0]
     version = int(info["driver_version"])
     features = int(info["driver_supported_features"])
@@ -28,8 +31,8 @@ def host_info(page: bytes) -> dict[str, Any]:
     spec = int(info["ena_spec_version"])
     return {
         "os": admin.OS_NAMES.get(os_type, f"type {os_type}"),
-        "distribution": _printable(info["os_dist_str"]),
-        "kernel": _printable(info["kernel_ver_str"]),
+        "release": _printable(info["os_dist_str"]),
+        "build": _printable(info["kernel_ver_str"]),
         "driver_version": ".".join(
             str(part)
             for part in (

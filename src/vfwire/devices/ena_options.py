@@ -49,6 +49,21 @@ _NAMED = (
     (GROUPS, admin.EVENT_NAMES),
     (CAPABILITIES, CAPABILITY_NAMES),
 )
+SENDABLE = {  # events that somebody may want to see by hand
+    admin.EVENT_NAMES[group]: group
+    for group in (
+        admin.FATAL_ERROR,
+        admin.NOTIFICATION,
+        admin.REFRESH_CAPABILITIES,
+        admin.CONF_NOTIFICATIONS,
+        admin.DEVICE_REQUEST_RESET,
+    )
+}
+PARTS = (  # what can fail until the driver resets the function
+    "keep-alive",
+    "admin",
+    "traffic",
+)
 REMOVABLE = tuple(sorted(names[number] for numbers, names in _NAMED for number in numbers))
 
 

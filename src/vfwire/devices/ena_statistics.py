@@ -19,7 +19,6 @@ from vfwire.layouts import ena_messages as messages
 
 _MINE = (0, 0xFFFF)  # as device_id: the header says 0xFFFF, Linux's driver leaves it 0
 _RX_DROPS = (Drop.NO_RX_DESCRIPTOR, Drop.RX_DISABLED)
-_METRIC_BYTES = 8
 
 
 class EnaStatistics:
@@ -71,14 +70,16 @@ class EnaStatistics:
         return np.zeros((), messages.SRD_INFO).tobytes()
 
     def _customer(self, command: np.void) -> bytes:
+        """Without a control buffer the driver only asks which there are."""
         values = self.metrics()
         wanted = int(command["requested_metrics"])
         chosen = [values[number] for number in sorted(values) if wanted >> number & 1]
         where = command["control_buffer"]
-        if int(where["length"]) < len(chosen) * _METRIC_BYTES:
-            raise Refused(admin.MALFORMED_REQUEST)
         data = np.array(chosen, "<u8").tobytes()
-        if data and not self._memory.write(guest_address(where["address"]), data):
+        length = int(where["length"])
+        if length and length < len(data):
+            raise Refused(admin.MALFORMED_REQUEST)
+        if length and data and not self._memory.write(guest_address(where["address"]), data):
             raise Refused(admin.ILLEGAL_PARAMETER)
         answer = np.zeros((), messages.CUSTOMER_METRICS)
         answer["reported_metrics"] = wanted & admin.CUSTOMER_METRICS_SUPPORT_MASK

@@ -210,6 +210,14 @@ class CardFunction:
     def watch_messages(self, observer: MessageObserver | None) -> None:
         """Show what goes to and fro beside the registers to `observer` (devices/trace.py), or to nobody."""
 
+    def send_event(self, name: str, values: Mapping[str, int]) -> None:
+        """Tell the driver something that a device tells by itself. Raises UsageError, ResourceBusy."""
+        raise UsageError("this model of a VF sends no events of that kind", "an ENA does")
+
+    def fail(self, part: str) -> None:
+        """Stop doing a part of the work until the driver resets the function. Raises UsageError."""
+        raise UsageError("this model of a VF has no parts to fail", "an ENA has")
+
     def tick(self) -> None:
         """Called some times a second, for what a model does by the clock."""
 
