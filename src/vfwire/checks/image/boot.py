@@ -48,7 +48,7 @@ _UUID = "ec2a1b2c-3d4e-5f60-7182-93a4b5c6d7e8"  # an instance's begins with "ec2
 
 @dataclass(frozen=True)
 class Options:
-    """model: "ena" or "82599". firmware: "bios" or "uefi". seconds: how long to wait for the guest to become reachable."""
+    """model: "ena" or "82599". firmware: "bios" or "uefi". seconds: how long the guest has to become reachable."""
 
     model: str = "ena"
     firmware: str = "bios"
@@ -81,18 +81,22 @@ class Report:
         }
 
 
+_CONSOLE = "look for the driver's complaint in the console"
+_DHCP = "enable DHCP for the interface: does its name match what is configured?"
+
 # What it means that a guest came this far and no further, and what to do.
 _STOPPED = {
-    RESET: ("its kernel never touched the network device", "does the kernel have the driver, and the initramfs the disk's"
-            " (nvme)? the console's last lines tell how far it came"),
-    NEGOTIATED: ("its driver reset the device and went no further", "look for the driver's complaint in the console"),
-    HOST_INFO: ("its driver did not say what it is", "look for the driver's complaint in the console"),
-    QUEUES: ("the interface was never brought up", "enable DHCP for the interface: does its name match what is configured?"),
-    LEASE: ("the interface is up and asks for no lease", "enable DHCP for the interface: does its name match what is"
-            " configured?"),
-    METADATA: ("it is reachable and asks for no metadata", "install cloud-init, or do without"),
+    RESET: (
+        "its kernel never touched the network device",
+        "the console tells how far it came: has the kernel the network driver, and the initramfs nvme for the disk?",
+    ),
+    NEGOTIATED: ("its driver reset the device and went no further", _CONSOLE),
+    HOST_INFO: ("its driver did not say what it is", _CONSOLE),
+    QUEUES: ("the interface was never brought up", _DHCP),
+    LEASE: ("the interface is up and asks for no lease", _DHCP),
+    METADATA: ("it asks for no metadata", "install cloud-init, or do without"),
     PING: ("it took a lease and does not answer", "look for a firewall, or a default route that is missing"),
-}  # fmt: skip
+}
 
 
 def boot_image(

@@ -18,7 +18,7 @@ PING = "ping is answered"
 
 @dataclass(frozen=True)
 class Seen:
-    """A card's view of its function at one moment: `describe` and `counters` of one VF as devices/card.py gives them."""
+    """A card's view of its function at one moment: what `describe` and `counters` of devices/card.py tell."""
 
     described: dict[str, Any]
     counted: dict[str, Any]
