@@ -229,4 +229,11 @@ class VirtualFunction82599(CardFunction):
         return {**super().counters(), "mailbox_messages": self.mailbox.messages}
 
     def describe(self) -> dict[str, Any]:
-        return {"mailbox_api": API_NAMES[self.port.api]}
+        with self.lock:
+            first = self._function * QUEUES
+            rows = slice(first, first + QUEUES)
+            state = self._engine.state
+            opened = {
+                name: int(queues.on[rows].sum()) for name, queues in (("tx", state.tx), ("rx", state.rx))
+            }
+            return {"mailbox_api": API_NAMES[self.port.api], "queues_open": opened}

@@ -9,6 +9,7 @@ from pathlib import Path
 from vfwire.errors import UsageError
 
 COMMAND_PORTS = 4
+_DISKS = {"virtio": "virtio-blk-pci", "nvme": "nvme"}
 _SLOTS = 24  # root ports that fit on the root complex, with the rest of the machine
 
 
@@ -17,7 +18,8 @@ class Machine:
     """A guest to be started.
 
     functions: vfio-user sockets, in the order in which the guest sees them. nics: QEMU's -netdev texts without id
-    ("tap,ifname=t0,…"), each for a virtio-net behind the functions. disk: an image, as virtio-blk. initrds: cpio archives,
+    ("tap,ifname=t0,…"), each for a virtio-net behind the functions. disk: an image, on disk_bus ("virtio" or "nvme"), not written to with
+    keep_disk. firmware: another than SeaBIOS, as find_uefi gives it. initrds: cpio archives,
     joined into one. files: by their path in the guest, files or directories that come along (with an initrd). addresses:
     "eth0:10.0.0.1/24,fd00::1/64", for images of `vfwire guest build`. append: more words for the kernel. extra: more QEMU
     options.
@@ -27,6 +29,10 @@ class Machine:
     kernel: Path | None = None
     initrds: tuple[Path, ...] = ()
     disk: Path | None = None
+    disk_bus: str = "virtio"
+    disk_serial: str = "vfwire"
+    keep_disk: bool = False
+    firmware: Path | None = None
     functions: tuple[Path, ...] = ()
     nics: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
@@ -84,13 +90,27 @@ def hardware(machine: Machine, accelerator: str) -> list[str]:
         options += ["-netdev", f"{kind},id=net{index}{comma}{rest}"]
         options += ["-device", f"virtio-net-pci,id=nic{index},netdev=net{index},bus=slot{slot},romfile=,"
                     f"mac=52:54:00:{_host_bytes(machine.name)}:{index:02x}"]  # fmt: skip
+    if machine.firmware is not None:
+        options += ["-bios", str(machine.firmware)]
     if machine.disk is not None:
-        options += ["-drive", f"if=virtio,format={disk_format(machine.disk)},file={str(machine.disk).replace(',', ',,')}"]
+        options += _disk(machine, machine.disk)
     return [*options, *machine.extra]
 
 
+def _disk(machine: Machine, image: Path) -> list[str]:
+    backend = f"if=none,id=disk0,format={disk_format(image)},file={str(image).replace(',', ',,')}"
+    if machine.keep_disk:
+        backend += ",snapshot=on"
+    return [
+        "-drive",
+        backend,
+        "-device",
+        f"{_DISKS[machine.disk_bus]},drive=disk0,serial={machine.disk_serial}",
+    ]
+
+
 def disk_format(path: Path) -> str:
-    """"qcow2" or "raw", by the first bytes (QEMU, docs/interop/qcow2)."""
+    """ "qcow2" or "raw", by the first bytes (QEMU, docs/interop/qcow2)."""
     with path.open("rb") as file:
         return "qcow2" if file.read(4) == b"QFI\xfb" else "raw"
 

@@ -30,8 +30,10 @@ from vfwire.checks.verdict import State, Verdict
 from vfwire.devices.card import Card
 from vfwire.devices.engine import Engine
 from vfwire.devices.hosting import HostedCard
+from vfwire.guests.firmware import find_uefi
 from vfwire.guests.guest import Guest
 from vfwire.guests.machine import Machine
+from vfwire.guests.qemu import Qemu, find_qemu
 from vfwire.paths.process import Child, Family
 
 SUBNET = Subnet(IPv4Network("172.31.16.0/20"), IPv4Address("172.31.25.10"))
@@ -107,6 +109,7 @@ def boot_image(
     hand_on: Callable[[bytes], None] | None = None,
 ) -> Report:
     """Boot `image` (None: options.kernel alone) and watch. Raises as Guest, Card and InstanceNetwork do."""
+    qemu = find_qemu()
     mac = (MAC_PREFIX + b"\0").hex(":")
     with ExitStack() as stack:
         family = stack.enter_context(Family())
@@ -115,7 +118,9 @@ def boot_image(
         )
         card, sockets = _cards(stack, family, options.model)
         family.call(network, "open", path=str(sockets[1]), mtu=MTU)
-        guest = stack.enter_context(Guest(_machine(image, options, sockets[0]), hand_on=hand_on))
+        guest = stack.enter_context(
+            Guest(_machine(image, options, sockets[0], qemu), qemu=qemu, hand_on=hand_on)
+        )
         steps = Steps(options.model == "ena", on_step)
         _watch(guest, card, family, network, steps, options.seconds)
         console = [line.rstrip() for line in guest.console.splitlines() if line.strip()]
@@ -146,7 +151,7 @@ def _cards(stack: ExitStack, family: Family, model: str) -> tuple[Card, list[Pat
     return ours, sockets
 
 
-def _machine(image: Path | None, options: Options, socket: Path) -> Machine:
+def _machine(image: Path | None, options: Options, socket: Path, qemu: Qemu) -> Machine:
     identity = (
         "type=0,vendor=Amazon EC2,version=1.0",
         f"type=1,manufacturer=Amazon EC2,product={INSTANCE_TYPES[options.model]},serial={_UUID},uuid={_UUID}",
@@ -161,7 +166,7 @@ def _machine(image: Path | None, options: Options, socket: Path) -> Machine:
         disk_bus="nvme",
         disk_serial="vol0123456789abcdef0",
         keep_disk=True,
-        firmware=options.firmware,
+        firmware=find_uefi(qemu) if options.firmware == "uefi" else None,
         functions=(socket,),
         vcpus=options.vcpus,
         memory_mib=options.memory_mib,
