@@ -1,0 +1,70 @@
+"""Images booted as EC2 would, and watched from outside: real guests, a card, a network."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from image_kit import debian_image
+
+from tests.guests.guest_kit import FAST_BOOT, guest_image
+from vfwire.checks.image import steps
+from vfwire.checks.image.boot import Options, boot_image
+
+pytestmark = pytest.mark.guests
+VFWIRE = [sys.executable, "-c", "from vfwire.cli import main; main()"]
+
+
+def check(*arguments: str | Path) -> tuple[int, dict[str, Any], str]:
+    """(exit code, its JSON, what it said meanwhile) of `vfwire image check`."""
+    command = [*VFWIRE, "image", "check", "--json", *map(str, arguments)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=170)
+    return done.returncode, json.loads(done.stdout), done.stderr
+
+
+def happened(boot: dict[str, Any]) -> list[str]:
+    return [step["step"] for step in boot["steps"] if step["seconds"] is not None]
+
+
+def test_a_debian_image_comes_up_on_an_ena() -> None:
+    image = debian_image("good")
+    before = image.stat().st_mtime_ns
+    code, told, progress = check(image, "--seconds", "160")
+    (boot,) = told["boots"]
+    assert code == 0, boot
+    assert (boot["verdict"], boot["model"], boot["firmware"]) == ("enhanced", "ena", "uefi")
+    wanted = [steps.RESET, steps.NEGOTIATED, steps.HOST_INFO, steps.QUEUES, steps.LEASE, steps.PING]
+    assert [name for name in happened(boot) if name != steps.METADATA] == wanted
+    times = [step["seconds"] for step in boot["steps"] if step["step"] in wanted]
+    assert times == sorted(times)
+    assert all(f"s  {name}" in progress for name in wanted)
+    assert "Linux" in boot["steps"][2]["detail"]
+    assert image.stat().st_mtime_ns == before  # the image was not written to
+
+
+def test_a_kernel_and_an_initrd_that_ask_for_nothing() -> None:
+    """The test guest has the driver and brings nothing up: the verdict says where it stops, and what its console said."""
+    image = guest_image()
+    options = Options("82599", "bios", 20.0, 256, 1, image.kernel, image.initrd, FAST_BOOT)
+    report = boot_image(None, options)
+    assert report.verdict.exit_code == 1
+    assert [step.name for step in report.steps if step.seconds is not None][:2] == [
+        steps.RESET,
+        steps.NEGOTIATED,
+    ]
+    assert "never brought up" in report.verdict.reason and "DHCP" in report.verdict.next_step
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("variant", "stops_at"),
+    [("no-ena", steps.RESET), ("no-nvme", steps.RESET), ("wrong-interface", steps.QUEUES)],
+)
+def test_images_that_do_not_come_up_say_where_they_stop(variant: str, stops_at: str) -> None:
+    code, told, _ = check(debian_image(variant), "--seconds", "100")
+    (boot,) = told["boots"]
+    assert code == 1 and boot["verdict"] == "not" and boot["console"] and boot["next_step"]
+    first = next(step["step"] for step in boot["steps"] if step["seconds"] is None)
+    assert first == stops_at
