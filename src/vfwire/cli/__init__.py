@@ -16,6 +16,7 @@ COMMANDS = {
     "card": ("vfwire.cli.card", "Run a card until it is stopped."),
     "attach": ("vfwire.cli.attach", "Put a function on a network interface."),
     "guest": ("vfwire.cli.guest", "Run a guest on a card's virtual functions, or make one."),
+    "image": ("vfwire.cli.image", "Will an image come up on EC2: boot it as EC2 would, and watch."),
     "layer": ("vfwire.cli.layer", "Run a virtualization layer: the default path's stop."),
     "catalog": ("vfwire.cli.catalog", "Which EC2 instance types have enhanced networking."),
     "sriov": ("vfwire.cli.sriov", "Change this host's physical and virtual functions."),

@@ -56,9 +56,9 @@ def check(
 ) -> int:
     """Boot IMAGE (raw or qcow2, or --kernel and --initrd) as EC2 would present itself, and watch from outside.
 
-    Its root disk is on NVMe, the system says "Amazon EC2", its network device is on a card whose uplink answers DHCP and
-    the instance metadata service. No agent, no login: PASS only if the guest becomes reachable. The image is not written
-    to.
+    Its root disk is on NVMe, the system says "Amazon EC2", its network device is on a card whose uplink answers DHCP
+    and the instance metadata service. No agent, no login: PASS only if the guest becomes reachable. The image is
+    not written to.
     """
     if path is None and kernel is None:
         raise UsageError("there is nothing to start from", "name an image, or give --kernel and --initrd")

@@ -45,7 +45,7 @@ def test_a_debian_image_comes_up_on_an_ena() -> None:
 
 
 def test_a_kernel_and_an_initrd_that_ask_for_nothing() -> None:
-    """The test guest has the driver and brings nothing up: the verdict says where it stops, and what its console said."""
+    """The test guest has the driver and brings nothing up: the verdict says where it stops."""
     image = guest_image()
     options = Options("82599", "bios", 20.0, 256, 1, image.kernel, image.initrd, FAST_BOOT)
     report = boot_image(None, options)

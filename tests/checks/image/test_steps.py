@@ -5,7 +5,12 @@ from typing import Any
 from vfwire.checks.image import steps as subject
 from vfwire.checks.image.steps import Seen, Step, Steps
 
-HOST = {"os": "Linux", "kernel": "6.12.1", "driver_version": "2.13.0", "distribution": "Debian"}
+HOST = {
+    "os": "Linux",
+    "kernel": "#1 SMP Debian 6.12.1-1",
+    "driver_version": "2.13.0",
+    "distribution": "6.12.1",
+}
 
 
 def ena(resets: int = 0, commands: int = 0, host: dict[str, Any] | None = None, rx: int = 0) -> Seen:
@@ -42,7 +47,7 @@ def test_an_ena_comes_up_step_by_step() -> None:
         (subject.METADATA, 8),
         (subject.PING, 9),
     ]
-    assert steps[subject.HOST_INFO].detail == "Linux 6.12.1, driver 2.13.0, Debian"
+    assert steps[subject.HOST_INFO].detail == "Linux 6.12.1 (#1 SMP Debian 6.12.1-1), driver 2.13.0"
 
 
 def test_an_82599_has_no_host_info_and_an_agreement_by_mailbox() -> None:

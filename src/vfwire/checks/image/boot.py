@@ -4,6 +4,7 @@ The guest meets its root disk on NVMe, "Amazon EC2" in SMBIOS, and one VF of a c
 second one, whose function the instance's network has (network.py). The image itself is never written to.
 """
 
+import re
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -45,6 +46,9 @@ TAIL_LINES = 12
 SETTLE_SECONDS = 60.0  # how long, once reachable, for what cloud-init still asks for
 _LOOK_SECONDS = 0.25
 _PING_SECONDS = 0.5
+_ESCAPES = re.compile(  # colours, questions to a terminal, and what is not ASCII
+    r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07]*\x07|.)|[^\n\r\t -~]"
+)
 _UUID = "ec2a1b2c-3d4e-5f60-7182-93a4b5c6d7e8"  # an instance's begins with "ec2"
 
 
@@ -123,7 +127,8 @@ def boot_image(
         )
         steps = Steps(options.model == "ena", on_step)
         _watch(guest, card, family, network, steps, options.seconds)
-        console = [line.rstrip() for line in guest.console.splitlines() if line.strip()]
+        plain = _ESCAPES.sub("", guest.console)
+        console = [line.rstrip() for line in plain.splitlines() if line.strip()]
         return Report(
             options, steps.steps, _verdict(steps, guest, options), guest.accelerator, console[-TAIL_LINES:]
         )

@@ -43,11 +43,7 @@ class Seen:
         host = self.described.get("host")
         if not host:
             return None
-        return (
-            f"{host['os']} {host['kernel']}, driver {host['driver_version']}, {host['distribution']}".rstrip(
-                ", "
-            )
-        )
+        return f"{host['os']} {host['distribution']} ({host['kernel']}), driver {host['driver_version']}"
 
     @property
     def queues(self) -> int:
