@@ -8,6 +8,7 @@ its `cd /` goes to the tree, and `ethtool` there prints what the tree says, in e
 import os
 import subprocess
 import tempfile
+import threading
 import uuid
 import weakref
 from dataclasses import dataclass, field, replace
@@ -63,6 +64,7 @@ _trees: dict[tuple[Any, ...], Path] = {}
 _answers: dict[tuple[Any, ...], str] = {}
 _commands: dict[str, dict[str, str]] = {}
 _asked: set[tuple[str, str]] = set()
+_one_by_one = threading.Lock()
 _place: list[tempfile.TemporaryDirectory[str]] = []
 
 
@@ -201,6 +203,11 @@ def get_command_invocation(self: Any) -> ActionResult:
 
 def run(guest: Guest, script: str) -> str:
     """The script's output in that guest. Alike guests answer alike, so each kind runs it once."""
+    with _one_by_one:
+        return _run(guest, script)
+
+
+def _run(guest: Guest, script: str) -> str:
     key = guest.key()
     if (answer := _answers.get((key, script))) is None:
         tree = _tree(guest)

@@ -21,6 +21,7 @@ COMMANDS = {
     "catalog": ("vfwire.cli.catalog", "Which EC2 instance types have enhanced networking."),
     "sriov": ("vfwire.cli.sriov", "Change this host's physical and virtual functions."),
     "verify": ("vfwire.cli.verify", "Is enhanced networking on: this host's interfaces, and why."),
+    "ec2": ("vfwire.cli.ec2", "Check EC2 instances and AMIs for enhanced networking, and turn it on."),
     "vf": ("vfwire.cli.vf", "Show and change the virtual functions of a running card."),
 }
 INTERRUPTED = 130

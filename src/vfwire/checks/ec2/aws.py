@@ -8,7 +8,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
-from threading import Lock
+from threading import Event, Lock
 from typing import TYPE_CHECKING, Any
 
 from vfwire import __version__
@@ -39,6 +39,7 @@ _THROTTLED = {"RequestLimitExceeded", "Throttling", "ThrottlingException", "TooM
 class Aws:
     """One account's one region.
 
+    stopping: set when nothing more is wanted; whoever waits for AWS in a thread looks at it.
     requests: how often each action was asked for, retries included, as {"ec2:DescribeInstances": 5}.
     Raises UnsupportedMachine without boto3, UsageError for a profile or region that is none.
     """
@@ -53,6 +54,7 @@ class Aws:
         boto3, config = _boto3()
         self._endpoint_url = endpoint_url
         self._lock = Lock()
+        self.stopping = Event()
         self.requests: Counter[str] = Counter()
         self._config = config.Config(
             retries={"mode": "adaptive", "max_attempts": _ATTEMPTS},
