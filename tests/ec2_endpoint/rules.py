@@ -5,13 +5,14 @@ moto 5.2.5 accepts `EnaSupport` on a running instance, stores it nowhere and emp
 "Guide" is the Amazon EC2 User Guide, "API" the Amazon EC2 API Reference. test_endpoint_rules.py has a test for each.
 """
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 from moto.core.responses import ActionResult, EmptyResult
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.amis import Ami, AmiBackend
-from moto.ec2.models.instances import Instance
+from moto.ec2.models.instances import Instance, InstanceBackend
 from moto.ec2.responses.amis import AmisResponse
 from moto.ec2.responses.instances import InstanceResponse
 
@@ -19,6 +20,7 @@ from tests.ec2_endpoint import guests
 
 _LOOKS_UNTIL_SETTLED = 1  # how many DescribeInstances or DescribeImages see a state in between
 _MOST_NAMED_STATUSES = 100
+_launched: "weakref.WeakValueDictionary[str, Any]" = weakref.WeakValueDictionary()
 _real: dict[str, Callable[..., Any]] = {}
 
 
@@ -28,6 +30,7 @@ def install() -> None:
         return
     for owner, name, ours in (
         (Instance, "__init__", launch),
+        (InstanceBackend, "get_instance", get_instance),
         (InstanceResponse, "run_instances", run_instances),
         (InstanceResponse, "modify_instance_attribute", modify_instance_attribute),
         (InstanceResponse, "describe_instances", describe_instances),
@@ -69,7 +72,14 @@ def launch(self: Any, backend: Any, image_id: str, *rest: Any, **named: Any) -> 
     self.sriov_net_support = getattr(ami, "sriov_net_support", None)
     self.root_device_type = getattr(ami, "root_device_type", "ebs")
     self.looks = 0
+    _launched[self.id] = self
     guests.boot(self)
+
+
+def get_instance(self: Any, instance_id: str) -> Any:
+    """No rule: moto copies every reservation to find one instance, and thousands would take minutes to launch."""
+    found = _launched.get(instance_id)
+    return _real["get_instance"](self, instance_id) if found is None else found
 
 
 def _wants_ena(type_name: str, flag: bool) -> None:
