@@ -86,7 +86,7 @@ def test_vfwire_commands_in_documents_exist(document: Path) -> None:
     for words in commands(document, "vfwire"):
         command: click.Command = group
         context = click.Context(group)
-        while isinstance(command, click.Group) and words and re.fullmatch(r"[a-z][a-z-]*", words[0]):
+        while isinstance(command, click.Group) and words and re.fullmatch(r"[a-z][a-z0-9-]*", words[0]):
             found = command.get_command(context, words.pop(0))
             assert found is not None, f"vfwire {words}"
             command = found
