@@ -69,7 +69,7 @@ def read_physical_functions(tree: Tree) -> list[PhysicalFunction]:
 
 
 def _physical(tree: Tree, links: list[Link], function: PciFunction) -> PhysicalFunction:
-    interface = next(iter(interfaces_of(links, function)), None)
+    interface = next(iter(interfaces_of(tree, links, function)), None)
     settings = read_vf_settings(interface.index) if interface is not None and tree.live else {}
     vfs = []
     for number, address in enumerate(function.vfs):
@@ -82,7 +82,7 @@ def _physical(tree: Tree, links: list[Link], function: PciFunction) -> PhysicalF
 def _virtual(
     tree: Tree, links: list[Link], number: int, function: PciFunction, settings: VfSettings | None
 ) -> VirtualFunction:
-    interface = next(iter(interfaces_of(links, function)), None)
+    interface = next(iter(interfaces_of(tree, links, function)), None)
     return VirtualFunction(
         number=number,
         function=function,

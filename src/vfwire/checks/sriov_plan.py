@@ -9,7 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vfwire.checks.links import Link, nearest_first, read_links
-from vfwire.checks.pci_functions import ADDRESS, DEVICES, PciFunction, all_functions, read_function
+from vfwire.checks.pci_functions import (
+    ADDRESS,
+    DEVICES,
+    PciFunction,
+    all_functions,
+    function_of_device,
+    read_function,
+)
 from vfwire.checks.sriov import IOMMU_OFF, group_members
 from vfwire.checks.tree import Tree
 from vfwire.checks.usage import interfaces_of, use_of
@@ -59,7 +66,7 @@ def find_function(tree: Tree, links: list[Link], name: str) -> PciFunction:
 def _by_name(tree: Tree, links: list[Link], name: str) -> PciFunction:
     for link in links:
         if name in (link.name, *link.other_names):
-            found = read_function(tree, link.device) if link.bus == "pci" else None
+            found = function_of_device(tree, link.bus, link.device)
             if found is None:
                 raise UsageError(f"{name} is no PCI function", "vfwire verify --sriov shows those that are")
             return found
@@ -98,7 +105,7 @@ def plan_vfs(tree: Tree, name: str, wanted: int, autoprobe: bool | None = None) 
             steps.append(Step(f"{where}/sriov_numvfs", "0", "Linux changes the number of VFs from 0 only"))
         if wanted:
             steps.append(Step(f"{where}/sriov_numvfs", str(wanted), f"{wanted} VFs of {function.total_vfs}"))
-    carries = [link.name for link in interfaces_of(links, function) if link.default_route]
+    carries = [link.name for link in interfaces_of(tree, links, function) if link.default_route]
     note = (
         f"{carries[0]} carries the default route: its link may go for a moment" if carries and steps else ""
     )

@@ -4,15 +4,17 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vfwire.checks.links import Link
-from vfwire.checks.pci_functions import DEVICES, PciFunction
+from vfwire.checks.pci_functions import DEVICES, PciFunction, function_of_device
 from vfwire.checks.tree import Tree
 
 USER_SPACE_DRIVERS = ("vfio-pci", "uio_pci_generic", "igb_uio")
 _PROC = Path("/proc")
 
 
-def interfaces_of(links: Iterable[Link], function: PciFunction) -> list[Link]:
-    return [link for link in links if link.bus == "pci" and link.device == function.address]
+def interfaces_of(tree: Tree, links: Iterable[Link], function: PciFunction) -> list[Link]:
+    """The interfaces that stand on a function, directly or on a device of its (virtio)."""
+    found = ((link, function_of_device(tree, link.bus, link.device)) for link in links if link.device)
+    return [link for link, below in found if below is not None and below.address == function.address]
 
 
 def use_of(tree: Tree, links: Iterable[Link], function: PciFunction) -> str:
@@ -24,7 +26,7 @@ def use_of(tree: Tree, links: Iterable[Link], function: PciFunction) -> str:
         return ""
     if function.driver in USER_SPACE_DRIVERS:
         return _held(tree, function)
-    interfaces = interfaces_of(links, function)
+    interfaces = interfaces_of(tree, links, function)
     if not interfaces:
         return f"driven by {function.driver}, and its interface is not in this network namespace"
     return next((use for link in interfaces if (use := _carries(link))), "")
