@@ -27,12 +27,12 @@ from vfwire.cli import run
 for words in json.loads(sys.argv[1]):
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         run(words)
-print(json.dumps([m.__spec__.origin for m in sys.modules.values() if getattr(m, "__spec__", None) and m.__spec__.origin]))
+specs = [getattr(module, "__spec__", None) for module in sys.modules.values()]
+print(json.dumps([spec.origin for spec in specs if spec and spec.origin]))
 """
 
-_PYTHON = (
-    f"PYTHONHOME={HOME} PYTHONDONTWRITEBYTECODE=1 {HOME}/lib/{_LOADER} --library-path {HOME}/lib {HOME}/bin/python"
-)
+_STARTED = f"{HOME}/lib/{_LOADER} --library-path {HOME}/lib {HOME}/bin/python"
+_PYTHON = f"PYTHONHOME={HOME} PYTHONDONTWRITEBYTECODE=1 {_STARTED}"
 _RUN_AT = f"{HOME}/run_inside.py"
 # Each command's exit code and what it printed, as one line of JSON.
 _RUN = """
@@ -90,7 +90,9 @@ def _libraries(binaries: Iterable[Path]) -> set[Path]:
     """The shared libraries that these link, and the loader (ldd(1))."""
     found: set[Path] = set()
     for binary in binaries:
-        lines = subprocess.run(["ldd", str(binary)], capture_output=True, text=True, check=False).stdout.splitlines()
+        lines = subprocess.run(
+            ["ldd", str(binary)], capture_output=True, text=True, check=False
+        ).stdout.splitlines()
         for line in lines:
             words = line.split()
             path = words[2] if len(words) > 2 and words[1] == "=>" else words[0] if words else ""

@@ -56,7 +56,7 @@ ALLOWANCES = {
         gauge=True,
     ),
 }
-TOO_OLD = "this driver tells no allowances: they came with the ENA driver 2.2.10"
+NOT_TOLD = "not told: they take the ENA driver 2.2.10 or later, and a device that counts them"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from vfwire.checks.allowances import TOO_OLD, Reading, read_allowances
+from vfwire.checks.allowances import NOT_TOLD, Reading, read_allowances
 from vfwire.checks.host import HostReport
 from vfwire.checks.interfaces import Interface
 from vfwire.checks.pci_functions import PciFunction
@@ -119,7 +119,7 @@ def _function(function: PciFunction) -> str:
 def _allowances(one: Interface, readings: list[Reading], sampled: bool) -> Iterator[str]:
     if not readings:
         if one.mechanism.name == "ena" and one.settings.counters:
-            yield f"allowances: {TOO_OLD}"
+            yield f"allowances: {NOT_TOLD}"
         return
     for reading in readings:
         rate = "" if reading.per_second is None else f", {reading.per_second:,.1f} a second now"
