@@ -5,6 +5,7 @@ had nothing to do, at most `nap_ns`. So it is late by an eighth of a pause in th
 Rings that a guest maps cannot wake it, only control code can (through `kick`).
 """
 
+from vfwire.datapath.allowance import count_queued, held_by, top_up_allowances
 from vfwire.datapath.ena_burst import ena_burst
 from vfwire.datapath.ena_frame import ena_frame
 from vfwire.datapath.ena_interrupts import raise_posted
@@ -77,6 +78,12 @@ def _serve(state, function, number, now):  # type: ignore[no-untyped-def]
     asked, done, work = 0, 0, 0
     while done < budget and credit > 0 and work < TURN and queue.on:
         taken, cost, link_cost, completion = 0, 0, 0, 0
+        if record.metered:
+            holder = held_by(state, function)
+            if holder:
+                queue.held, queue.held_by = pending - done, holder
+                state.control[0].waiting = 1
+                break
         if queue.to >= 0:
             crosses = state.functions[queue.to].card != record.card
             limit = min(credit, link_credit) if crosses else credit
@@ -88,6 +95,8 @@ def _serve(state, function, number, now):  # type: ignore[no-untyped-def]
             taken, cost, link_cost, completion = _frame(state, function, number, pending - done, link_credit)
             if taken == 0:
                 break
+        if record.metered:
+            count_queued(state, function, queue, taken, cost > 0)
         done += taken
         work += cost
         asked |= completion
@@ -119,6 +128,8 @@ def _round(state, now, look):  # type: ignore[no-untyped-def]
         record = state.functions[function]
         if record.dma == 0:
             continue
+        if record.metered:
+            top_up_allowances(state, function, now)
         if look and record.model == MODEL_82599:
             scan(state, function)
         for number in range(record.tx_queues):

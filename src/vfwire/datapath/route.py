@@ -4,6 +4,7 @@ The frame in hand (state.IN_HAND) is a private header without any 802.1Q tag, a 
 the gather list, still in the sender's memory. It is copied once, into each receiver.
 """
 
+from vfwire.datapath.allowance import pay_out, refused_in
 from vfwire.datapath.deliver import deliver
 from vfwire.datapath.ena_deliver import ena_deliver
 from vfwire.datapath.in_hand import VLAN_TYPE
@@ -96,6 +97,8 @@ def hand_out(state, function):  # type: ignore[no-untyped-def]
     hand = state.in_hand[0]
     for number in range(hand.targets):
         to = state.targets[number]
+        if state.functions[to].metered and refused_in(state, to):
+            continue
         target = state.functions[to]
         before = target.rx_frames
         if target.model == MODEL_ENA:
@@ -108,6 +111,8 @@ def hand_out(state, function):  # type: ignore[no-untyped-def]
         return
     record = state.functions[function]
     length = hand.header_length + hand.count
+    if record.metered:
+        pay_out(state, function, length)
     record.tx_frames += 1
     record.tx_bytes += length
     if record.recorded & RECORD_FRAMES:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from vfwire.datapath.instance import CONNECTIONS, INSTANCE
 from vfwire.memory.tables import Tables
 
 MODEL_NONE = 0
@@ -47,6 +48,7 @@ class Drop(IntEnum):
     BAD_DESCRIPTOR = 9
     CHAIN_TOO_LONG = 10
     LINK_FULL = 11
+    ALLOWANCE = 12
 
 
 DROP_NAMES = {
@@ -62,6 +64,7 @@ DROP_NAMES = {
     Drop.BAD_DESCRIPTOR: "bad descriptor",
     Drop.CHAIN_TOO_LONG: "descriptor chain without end",
     Drop.LINK_FULL: "link to the other card's process full",
+    Drop.ALLOWANCE: "over the instance's allowance",
 }
 
 CONTROL = np.dtype(
@@ -158,6 +161,14 @@ FUNCTION = np.dtype(
         ("recorded", "i8"),  # RECORD_* (recorder.py): what is noted of it; 0 while nobody watches
         ("hash_init", "i8"),  # ENA: what the RSS hash starts from
         ("posted", "i8"),  # ENA: bit mask of vectors with a completion that no interrupt has told of
+        (
+            "metered",
+            "i8",
+        ),  # 1 while allowances apply to it: row `instance`, and link-local packets of its own
+        ("instance", "i8"),
+        ("linklocal_pps", "i8"),  # packets a second to and from link-local services, 0 for no limit
+        ("linklocal_credit", "i8"),  # packets x 1e9
+        ("linklocal_exceeded", "i8"),
     ],
     align=True,
 )
@@ -200,6 +211,8 @@ TX_QUEUE = np.dtype(
         ("meta_l3", "i8"),  # ... its bytes ...
         ("meta_l4", "i8"),  # ... those of the L4 header ...
         ("meta_mss", "i8"),  # ... and the maximum segment size
+        ("held", "i8"),  # descriptors that waited for an allowance ...
+        ("held_by", "i8"),  # ... and for which (HELD_BY_*, datapath/allowance.py)
     ],
     align=True,
 )
@@ -295,6 +308,10 @@ class CardState(Tables):
     toeplitz: NDArray[np.int64]  # (functions, TOEPLITZ_ENTRIES)
     reta: NDArray[np.int64]  # (functions, RETA_ENTRIES): receive queues
     drops: NDArray[np.int64]  # (functions, len(Drop))
+    instances: Any  # (functions,): as many as there could be
+    connections: NDArray[
+        np.int64
+    ]  # (functions, 2 * CONNECTIONS): key and when it was last seen, 0 where empty
     in_hand: Any  # the one frame that the general path works on
     targets: NDArray[np.int64]  # (functions,): the functions that get it
     gather: NDArray[
@@ -316,6 +333,8 @@ class CardState(Tables):
         "toeplitz": (_WORD, TOEPLITZ_ENTRIES),
         "reta": (_WORD, RETA_ENTRIES),
         "drops": (_WORD, len(Drop)),
+        "instances": (INSTANCE, 0),
+        "connections": (_WORD, 2 * CONNECTIONS),
         "in_hand": (IN_HAND, 0),
         "targets": (_WORD, 0),
         "gather": (_WORD, GATHER),
@@ -344,6 +363,8 @@ def new_state(functions_per_card: list[int]) -> CardState:
         toeplitz=np.zeros((functions, TOEPLITZ_ENTRIES), np.int64),
         reta=np.zeros((functions, RETA_ENTRIES), np.int64),
         drops=np.zeros((functions, len(Drop)), np.int64),
+        instances=_records(INSTANCE, functions),
+        connections=np.zeros((functions, 2 * CONNECTIONS), np.int64),
         in_hand=_records(IN_HAND, 1),
         targets=np.zeros(functions, np.int64),
         gather=np.zeros((2, GATHER), np.int64),
@@ -357,6 +378,7 @@ def new_state(functions_per_card: list[int]) -> CardState:
     state.functions.rx_vector[:] = -1
     state.functions.tx_vector[:] = -1
     state.functions.fault[:] = -1
+    state.functions.instance[:] = NOWHERE
     first = 0
     for number, count in enumerate(functions_per_card):
         card = state.cards[number]

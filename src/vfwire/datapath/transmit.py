@@ -4,6 +4,7 @@ A model's general path (ixgbevf_frame.py, ena_frame.py) reads descriptors and ta
 that they ask for (state.IN_HAND); from there on all models are alike.
 """
 
+from vfwire.datapath.allowance import refused_out
 from vfwire.datapath.in_hand import VLAN_TYPE
 from vfwire.datapath.rate import wire_cost
 from vfwire.datapath.recorder import RECORD_FRAMES
@@ -25,6 +26,7 @@ from vfwire.memory.compiled import inlined
 from vfwire.memory.unaligned import read16, read32, read64
 
 BAD_DESCRIPTOR = int(Drop.BAD_DESCRIPTOR)
+ALLOWANCE = int(Drop.ALLOWANCE)
 SPOOF = int(Drop.SPOOF)
 VLAN = int(Drop.VLAN)
 LINK_IS_DOWN = int(Drop.LINK_DOWN)
@@ -57,6 +59,8 @@ def _remember(state, function, queue):  # type: ignore[no-untyped-def]
     hand = state.in_hand[0]
     to = state.targets[0]
     target = state.functions[to]
+    if target.metered or state.functions[function].metered:
+        return
     if hand.targets != 1 or target.port_vlan or not target.link_up or not target.dma:
         return
     if target.model != state.functions[function].model or (target.rss and target.model == MODEL_82599):
@@ -154,6 +158,8 @@ def transmit(state, function, queue, tagged, plain, link_credit):  # type: ignor
         return 0, 0, cause
     if record.port_vlan:
         hand.tag = record.port_vlan
+    if record.metered and refused_out(state, function):
+        return 0, 0, ALLOWANCE
     choose_targets(state, record.card, record.pool)
     if hand.link and link_credit <= 0:
         return 0, 1, -1
