@@ -10,6 +10,7 @@ from card_kit import enas
 
 from vfwire.bus.vfio_user.client import VfioUserFunction
 from vfwire.datapath import port
+from vfwire.devices.allowances import Allowance, allow
 from vfwire.devices.ena_options import EnaOptions
 from vfwire.drivers.ena import Ena
 from vfwire.drivers.verbs import Pool, burst
@@ -227,6 +228,24 @@ def test_a_device_without_optional_features() -> None:
         send(one, [plain(two, one, 1)])
         assert receive(two, 1) == [plain(two, one, 1)]
         assert "bw_in_allowance_exceeded" not in one.stats() and one.alive()
+
+
+def test_an_alert_can_be_tried() -> None:
+    """A limit on received packets: what is missing is in the counter that an operator watches."""
+    with enas(2) as (card, (one, two)):
+        allow(card, Allowance((1,), {"pps": 1000}))
+        sent = 0
+        while sent < 400:
+            send(one, [plain(two, one, step) for step in range(20)])
+            one.wait_sent()
+            sent += 20
+        frames, got = burst(64), 0
+        while came := two.receive(frames):
+            two.pool.give(frames[:came])
+            got += came
+        stats = two.stats()
+        assert got < 400 and stats["pps_allowance_exceeded"] == 400 - got
+        assert stats["bw_in_allowance_exceeded"] == one.stats()["pps_allowance_exceeded"] == 0
 
 
 def test_the_allowance_counters_have_their_documented_names() -> None:

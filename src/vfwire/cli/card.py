@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from vfwire.cli.ena_options import ena_options, read_ena_options
+from vfwire.devices.allowances import NAMES, Allowance, allow, parse_allowance
 from vfwire.devices.card import MODEL_RATE, MOST_VFS, Card, functions_of
 from vfwire.devices.engine import Engine
 from vfwire.devices.hosting import HostedCard
@@ -45,6 +46,12 @@ def _prefix(_context: click.Context, _parameter: click.Parameter, value: str | N
     return None if value is None else parse_mac(f"{value.rstrip(':')}:00")[:5]
 
 
+def _allowances(
+    _context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]
+) -> list[Allowance]:
+    return [parse_allowance(text) for text in value]
+
+
 def _key(_context: click.Context, _parameter: click.Parameter, value: str | None) -> bytes | None:
     if value is None:
         return None
@@ -66,6 +73,8 @@ def _key(_context: click.Context, _parameter: click.Parameter, value: str | None
 @click.option("--model", type=click.Choice(list(MODELS)), multiple=True, callback=_model,
               help="Of the VFs, one for a card [default: 82599].")  # fmt: skip
 @ena_options
+@click.option("--allowance", "allowances", multiple=True, callback=_allowances, metavar="VF,...:LIMIT,...",
+              help=f"Of an instance: {', '.join(NAMES)}; as 0,1:pps=1M,bw-in=5G.")  # fmt: skip
 @click.option("--exact", is_flag=True, help="Every register traps, and reserved bits read as on the chip.")
 @click.option("--api-ceiling", type=click.Choice(_APIS), default=_APIS[-1], show_default=True,
               help="Highest mailbox API that the PF accepts.")  # fmt: skip
@@ -101,6 +110,7 @@ def card(
     mode: int,
     as_json: bool,
     host_function: bool,
+    allowances: list[Allowance],
     **rest: Any,
 ) -> None:
     """Run a card: its virtual functions on sockets, until it is stopped (Ctrl-C, SIGTERM).
@@ -115,6 +125,8 @@ def card(
         made = Card(
             engine, 0, name, vfs, mtu=mtu, line_rate_bps=rate, host_function=host_function, ena=ena, **rest
         )
+        for allowance in allowances:
+            allow(made, allowance)
         run = RunDirectory(directory or run_root() / name)
         stack.callback(run.close)
         click.echo("vfwire: compiling the card's loop, or loading it ...", err=True)

@@ -19,6 +19,12 @@ from vfwire.layouts import ena_messages as messages
 
 _MINE = (0, 0xFFFF)  # as device_id: the header says 0xFFFF, Linux's driver leaves it 0
 _RX_DROPS = (Drop.NO_RX_DESCRIPTOR, Drop.RX_DISABLED)
+_INSTANCE_FIELDS = {
+    admin.BW_IN_ALLOWANCE_EXCEEDED: "bw_in_exceeded",
+    admin.BW_OUT_ALLOWANCE_EXCEEDED: "bw_out_exceeded",
+    admin.PPS_ALLOWANCE_EXCEEDED: "pps_exceeded",
+    admin.CONNTRACK_ALLOWANCE_EXCEEDED: "conntrack_exceeded",
+}
 
 
 class EnaStatistics:
@@ -56,8 +62,16 @@ class EnaStatistics:
         )
 
     def metrics(self) -> dict[int, int]:
-        """Every customer metric by its number. Without an allowance none is ever exceeded."""
-        return dict.fromkeys(admin.METRIC_NAMES, 0)
+        """Every customer metric by its number, of the instance that this function is part of (0 without one)."""
+        row = int(self._record["instance"])
+        found = dict.fromkeys(admin.METRIC_NAMES, 0)
+        found[admin.LINKLOCAL_ALLOWANCE_EXCEEDED] = int(self._record["linklocal_exceeded"])
+        if row >= 0:
+            instance = self._state.instances[row]
+            found |= {number: int(instance[field]) for number, field in _INSTANCE_FIELDS.items()}
+            free = int(instance["conntrack_most"]) - int(instance["conntrack_count"])
+            found[admin.CONNTRACK_ALLOWANCE_AVAILABLE] = max(free, 0)
+        return found
 
     def _eni(self, _command: np.void) -> bytes:
         answer = np.zeros((), messages.ENI_STATS)
