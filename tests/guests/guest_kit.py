@@ -13,7 +13,7 @@ from vfwire.guests.image import Image, cached_image
 from vfwire.guests.machine import Machine
 
 VFWIRE = [sys.executable, "-c", "from vfwire.cli import main; main()"]
-READY_SECONDS = 90.0
+READY_SECONDS = 150.0
 CARD_SECONDS = 90.0
 
 # Under software emulation these save half of the time to boot; none changes what a network driver does.

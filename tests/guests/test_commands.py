@@ -98,6 +98,16 @@ def test_a_panic_is_found_wherever_it_is_cut(at: int) -> None:
     assert console.panic == "No working init found."
 
 
+@given(st.integers(0, 60))
+def test_a_device_without_driver_is_told_once_wherever_it_is_cut(at: int) -> None:
+    said = b"x\r\nvfwire: no driver for 0000:01:00.0 (0x8086:0x10ed)\r\n"
+    console, told = Console(), []
+    for part in (said[:at], said[at:], b"more\r\n"):
+        console.feed(part)
+        told += console.new_driverless()
+    assert told == ["0000:01:00.0 (0x8086:0x10ed)"]
+
+
 def test_a_console_forgets_its_beginning_not_its_end() -> None:
     console = Console()
     for number in range(300):

@@ -1,12 +1,15 @@
 """A guest as a process: it starts, answers, is watched, and leaves nothing."""
 
+import contextlib
 import os
 import select
 import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +19,8 @@ from tests.guests.guest_kit import READY_SECONDS, RunningCard, card, machine
 from vfwire.errors import PeerGone, ResourceBusy, VfwireError, WaitTimeout
 from vfwire.guests.guest import Guest
 
-pytestmark = pytest.mark.guests
+# Some tests boot several guests, and other work may go on beside them.
+pytestmark = [pytest.mark.guests, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +88,25 @@ def test_a_function_in_use_is_refused_and_the_first_guest_goes_on(
     assert "driver: ixgbevf" in guest.check("ethtool -i eth0")
 
 
+def test_a_card_that_comes_back_is_plugged_in_again(tmp_path: Path) -> None:
+    place = tmp_path / "c"
+    with contextlib.ExitStack() as stack:
+        with card(place, "--vfs", "1") as first:
+            guest = stack.enter_context(Guest(machine("d", functions=tuple(first.sockets))))
+            guest.wait_ready(READY_SECONDS)
+            assert "driver: ixgbevf" in guest.check("ethtool -i eth0")
+            first.kill()
+        with card(place, "--vfs", "1"):
+            shown = guest.check("until ethtool -i eth1 2>&1; do sleep 0.1; done", 60)
+            assert "driver: ixgbevf" in shown
+            assert guest.notes[-1].endswith("is plugged in again, as a new device")
+            with pytest.raises(PeerGone):  # QEMU would abort here: it is started as new instead
+                guest.run("reboot -f")
+            guest.wait_ready(READY_SECONDS)
+            assert "driver: ixgbevf" in guest.check("ethtool -i eth0")
+            assert guest.run("ethtool -i eth1").code != 0  # the dead device is gone
+
+
 def test_a_socket_without_a_card_is_named(tmp_path: Path) -> None:
     with pytest.raises(PeerGone, match="no card serves"):
         Guest(machine(functions=[tmp_path / "vf0.sock"]))
@@ -102,6 +125,14 @@ def test_a_killed_guest_is_reported_and_its_function_is_free_again(running_card:
         with pytest.raises(PeerGone, match="kernel panic: sysrq"):
             second.run("echo c >/proc/sysrq-trigger")
         assert second.wait_end(10)
+
+
+def test_a_kernel_without_the_driver_is_told(running_card: RunningCard) -> None:
+    mine = machine("e", functions=tuple(running_card.sockets[1:2]), append="modprobe.blacklist=ixgbevf")
+    with Guest(mine) as guest:
+        guest.wait_ready(READY_SECONDS)
+        wait_until(lambda: bool(guest.notes))
+        assert "no driver for 0000:01:00.0 (0x8086:0x10ed)" in guest.notes[0]
 
 
 def test_a_guest_that_hangs_is_a_timeout_with_its_last_words() -> None:
@@ -129,6 +160,14 @@ def test_qemu_dies_with_its_parent(tmp_path: Path) -> None:
         parent.send_signal(signal.SIGKILL)
         parent.wait(10)
     wait_gone(pid)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    looking = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline
+        looking.wait(0.05)
 
 
 def wait_gone(pid: int) -> None:

@@ -1,7 +1,7 @@
 """What runs the guest's instructions: KVM where it works, software emulation (TCG) elsewhere.
 
-That /dev/kvm opens does not say that it works: inside some virtual machines it gives up in the middle of a guest ("internal
-error"). Then the guest is started again under TCG, and that is remembered until this machine boots again.
+That /dev/kvm opens does not say that it works: inside some virtual machines it gives up in the middle of a guest
+("internal error"). Then the guest is started again under TCG, and that is remembered until this machine boots again.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Where fetched packages, the fetched QEMU and built guests are kept: `$XDG_CACHE_HOME/vfwire`, or `~/.cache/vfwire`."""
+"""Where packages, a fetched QEMU and built guests are kept: `$XDG_CACHE_HOME/vfwire`, or `~/.cache/vfwire`."""
 
 import contextlib
 import fcntl

@@ -48,7 +48,9 @@ class Port:
             while line := await reader.readline():
                 self._take(line)
         except ValueError:
-            self.fail(ProtocolError(f"{self._guest} answered a command with more than {LONGEST_ANSWER} bytes"))
+            self.fail(
+                ProtocolError(f"{self._guest} answered a command with more than {LONGEST_ANSWER} bytes")
+            )
         except OSError:
             pass  # QEMU's end; whoever waits is told by the guest
         finally:
@@ -73,7 +75,9 @@ class Port:
         self._answer = asyncio.get_running_loop().create_future()
         encoded = base64.b64encode(command.encode())
         self._writer.write(b"%d %s\n" % (max(1, round(seconds)), encoded))
-        too_late = WaitTimeout(f"{self._guest}: {command.splitlines()[0][:80]!r} was not done in {seconds:g} s")
+        too_late = WaitTimeout(
+            f"{self._guest}: {command.splitlines()[0][:80]!r} was not done in {seconds:g} s"
+        )
         try:
             done = await asyncio.wait_for(self._answer, seconds + _GRACE_SECONDS)
         except TimeoutError:

@@ -6,6 +6,9 @@ from collections.abc import Callable
 _KEPT = 1 << 20
 _LONGEST_LINE = 4096
 _PANIC = re.compile(rb"Kernel panic - not syncing: ([^\r\n]*)[\r\n]")
+_NO_DRIVER = re.compile(
+    rb"vfwire: no driver for ([0-9a-f:.]{4,16} \([0-9a-fx:]{3,20}\))\r?\n"
+)  # said by init.sh
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -14,6 +17,7 @@ class Console:
 
     def __init__(self, hand_on: Callable[[bytes], None] | None = None) -> None:
         self.panic = ""
+        self._driverless: list[str] = []
         self._kept = bytearray()
         self._hand_on = hand_on
 
@@ -22,11 +26,19 @@ class Console:
         found = _PANIC.search(watched)
         if found and not self.panic:
             self.panic = printable(found[1]) or "no reason given"
+        for found_device in _NO_DRIVER.finditer(watched):
+            if found_device.end() > len(watched) - len(data):  # not seen before
+                self._driverless.append(printable(found_device[1]))
         self._kept += data
         if len(self._kept) > 2 * _KEPT:
             del self._kept[:-_KEPT]
         if self._hand_on is not None:
             self._hand_on(data)
+
+    def new_driverless(self) -> list[str]:
+        """Network devices that no driver has taken, as "0000:01:00.0 (0x8086:0x10ed)", each told once."""
+        told, self._driverless = self._driverless, []
+        return told
 
     @property
     def text(self) -> str:

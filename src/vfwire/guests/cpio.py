@@ -1,4 +1,4 @@
-"""Archives that the kernel unpacks as its first root: "new ASCII" cpio (Linux, driver-api/early-userspace/buffer-format).
+"""Archives that the kernel unpacks as its first root: "new ASCII" cpio (Linux, early-userspace/buffer-format).
 
 Written here because a device node needs root everywhere else: in an archive it is a few digits. Owner is root and
 every time is zero, so that the same files give the same bytes.

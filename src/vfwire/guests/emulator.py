@@ -1,7 +1,7 @@
 """One QEMU process and all that leads into it: its monitor, its console, its command ports.
 
-Every channel is a socket pair whose other end QEMU inherits: nothing lies in the file system, nothing is left behind, and
-the end of QEMU is the end of each of them.
+Every channel is a socket pair whose other end QEMU inherits: nothing lies in the file system, nothing is left behind,
+and the end of QEMU is the end of each of them.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ class Emulator:
         self.pid = 0
         self.gave_up = False  # by an "internal error" of its own: not the guest's doing
         self.exit_code = 0
+        self.holds_dead_device = False  # see returning.py
+        self.was_reset = False  # it ended because the guest asked to be reset
         self._qemu = qemu
         self._machine = machine
         self._console = console
@@ -49,15 +51,14 @@ class Emulator:
         self._pairs = {name: socket.socketpair() for name in ("monitor", "console", *_port_names())}
         self.ports = Ports(machine.name, [self._pairs[name][0] for name in _port_names()])
         self._console_writer: asyncio.StreamWriter | None = None
-        self.on_event: Callable[[dict[str, Any]], None] = _ignore
 
     def command(self, initrd: Path | None) -> list[str]:
         """The whole line."""
         numbers = {name: pair[1].fileno() for name, pair in self._pairs.items()}
         return command_line(self._qemu, self._machine, self.accelerator, initrd, numbers)
 
-    async def run(self, started: Callable[[], None]) -> None:
-        """Start, call `started` when the monitor answers, and serve until QEMU has ended.
+    async def run(self, beside: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start; when the monitor answers run `beside`, and serve until QEMU has ended.
 
         Raises PeerGone when it does not come up.
         """
@@ -78,11 +79,12 @@ class Emulator:
         loop.add_reader(exited, ended.set)
         try:
             async with _together(
-                self._read_complaints(complaints), self._read_console(), *(port.serve() for port in self.ports.ports)
+                self._read_complaints(complaints),
+                self._read_console(),
+                *(port.serve() for port in self.ports.ports),
             ):
                 await self._connect(ended)
-                started()
-                async with _together(self._watch_events()):
+                async with _together(self._watch_events(), beside()):
                     await ended.wait()
         finally:
             loop.remove_reader(exited)
@@ -100,14 +102,17 @@ class Emulator:
 
         self._process = subprocess.Popen(
             self.command(initrd), stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr,
-            pass_fds=(*numbers, *held), preexec_fn=die_with_parent, start_new_session=True,
+            pass_fds=(*numbers, *held), start_new_session=True,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, nothing that locks
         )  # fmt: skip
         self.pid = self._process.pid
 
     async def _connect(self, ended: asyncio.Event) -> None:
         connecting = asyncio.ensure_future(self._monitor.connect(self._pairs["monitor"][0]))
         waiting = asyncio.ensure_future(ended.wait())
-        await asyncio.wait({connecting, waiting}, return_when=asyncio.FIRST_COMPLETED, timeout=_ANSWER_SECONDS)
+        await asyncio.wait(
+            {connecting, waiting}, return_when=asyncio.FIRST_COMPLETED, timeout=_ANSWER_SECONDS
+        )
         waiting.cancel()
         if not connecting.done():
             connecting.cancel()
@@ -142,16 +147,18 @@ class Emulator:
             self._console_writer.write(data)
 
     async def _watch_events(self) -> None:
+        event: Any
         async for event in self._monitor.events:
             kind = event["event"]
             if kind == "RESET":
                 self.ports.each(lambda port: port.restarted())
+            elif kind == "SHUTDOWN":
+                self.was_reset = event["data"].get("reason") == "guest-reset"
             elif kind == "STOP":
                 status: Any = await self._monitor.execute("query-status")
                 if status["status"] == "internal-error":
                     self.gave_up = True
                     self._process.kill()
-            self.on_event(dict(event))
 
     async def ask(self, command: str, arguments: dict[str, object] | None = None) -> Any:
         """A monitor command. Raises VfwireError with QEMU's words, PeerGone, WaitTimeout."""
@@ -230,7 +237,3 @@ async def _chunks_of_pipe(pipe: Any) -> AsyncIterator[bytes]:
             yield data
     finally:
         transport.close()
-
-
-def _ignore(_event: dict[str, Any]) -> None:
-    return

@@ -1,4 +1,4 @@
-"""A QEMU with vfio-user out of Debian's packages, unpacked beside the system: no root, none of its libraries touched."""
+"""A QEMU with vfio-user out of Debian's packages, unpacked beside the system: no root, no library of it touched."""
 
 import json
 import os
@@ -26,7 +26,8 @@ _MACHINES = {
 _WRAPPER = """#!/bin/sh
 here=$(dirname "$(readlink -f "$0")")/root
 export QEMU_MODULE_DIR="$here/usr/lib/{triplet}/qemu"
-exec "$here/usr/{loader}" --argv0 {program} --library-path "$here/usr/lib/{triplet}" "$here/usr/bin/{program}" {options}"$@"
+exec "$here/usr/{loader}" --argv0 {program} --library-path "$here/usr/lib/{triplet}" \\
+    "$here/usr/bin/{program}" {options}"$@"
 """
 
 
@@ -34,7 +35,9 @@ def fetch_qemu(progress: Callable[[str], None] = lambda _text: None) -> Qemu:
     """Fetch, unpack and try it. Raises UnsupportedMachine, and what `Archive` raises."""
     machine = platform.machine()
     if machine not in _MACHINES:
-        raise UnsupportedMachine(f"no QEMU is known for {machine}", "install QEMU 10.1 or later by other means")
+        raise UnsupportedMachine(
+            f"no QEMU is known for {machine}", "install QEMU 10.1 or later by other means"
+        )
     architecture, loader, triplet = _MACHINES[machine]
     progress("fetching QEMU and its libraries from Debian")
     files = Archive(newer=True, architecture=architecture).fetch(PACKAGES)
@@ -53,7 +56,9 @@ def fetch_qemu(progress: Callable[[str], None] = lambda _text: None) -> Qemu:
         _point_to(place)
     qemu = look_at(fetched_qemu())
     if not qemu.vfio_user:
-        raise UnsupportedMachine(f"the fetched {qemu} is of no use here", "install QEMU 10.1 or later by other means")
+        raise UnsupportedMachine(
+            f"the fetched {qemu} is of no use here", "install QEMU 10.1 or later by other means"
+        )
     return qemu
 
 

@@ -1,6 +1,6 @@
 """A guest on a card: started, asked, watched and ended, from ordinary code.
 
-One thread for each guest runs an event loop; QEMU is its child and dies with it, so with this process, however that ends.
+One thread for each guest runs an event loop; QEMU is its child and dies with it, so with this process, however it ends.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from vfwire.guests.diagnosis import check_before, explain_start
 from vfwire.guests.emulator import Emulator
 from vfwire.guests.machine import Machine
 from vfwire.guests.qemu import Qemu, find_qemu
+from vfwire.guests.returning import Returning
 
 T = TypeVar("T")
 _START_SECONDS = 60.0
@@ -28,9 +29,11 @@ _POWER_OFF_SECONDS = 30.0
 class Guest:
     """A running guest. Use as a context manager: nothing of it is left after the block.
 
-    qemu: as `find_qemu` gives it. accelerator: "auto", "kvm" or "tcg". hand_on: called with what the console says, from
-    the guest's thread. Starting raises UnsupportedMachine, ResourceBusy (a socket that another guest uses), PeerGone (no
-    card there), UsageError; later calls raise PeerGone once the guest has ended, with the reason.
+    qemu: as `find_qemu` gives it. accelerator: "auto", "kvm" or "tcg". From the guest's thread are called: hand_on,
+    with what the console says; note, with news in one line (a card that went away or came back).
+
+    Starting raises UnsupportedMachine, ResourceBusy (a socket that another guest uses), PeerGone (no card there) and
+    UsageError; later calls raise PeerGone once the guest has ended, with the reason.
     """
 
     def __init__(
@@ -40,10 +43,13 @@ class Guest:
         qemu: Qemu | None = None,
         accelerator: str = "auto",
         hand_on: Callable[[bytes], None] | None = None,
+        note: Callable[[str], None] | None = None,
     ) -> None:
         self.machine = machine
         self.end: VfwireError | None = None  # why it is over, once it is
         self._qemu = qemu or find_qemu()
+        self.notes: list[str] = []
+        self._on_note = note
         self._candidates = accelerators.candidates(accelerator)
         self._console = Console(self._watch_console(hand_on))
         self._emulator: Emulator | None = None
@@ -80,12 +86,14 @@ class Guest:
         return not self._over.is_set()
 
     def wait_ready(self, seconds: float = 60.0) -> None:
-        """Wait until it takes commands (images of `vfwire guest build`). Raises WaitTimeout with its last words, PeerGone."""
+        """Wait until it takes commands (images of `vfwire guest build`). Raises WaitTimeout, PeerGone."""
         self._call(self._wait_ready(), seconds, "was not up")
 
     def run(self, command: str, timeout: float = 30.0) -> Done:
-        """Run a shell script in the guest; its exit code is in the answer. Raises WaitTimeout, PeerGone, ProtocolError."""
-        return self._call(self._run(command, timeout), timeout + _START_SECONDS, f"did not run {command[:60]!r}")
+        """Run a shell script in the guest; its exit code is in the answer. Raises WaitTimeout, PeerGone."""
+        return self._call(
+            self._run(command, timeout), timeout + _START_SECONDS, f"did not run {command[:60]!r}"
+        )
 
     def check(self, command: str, timeout: float = 30.0) -> str:
         """What a command prints. Raises VfwireError when its exit code is not 0."""
@@ -142,7 +150,9 @@ class Guest:
         try:
             asyncio.run(self._life())
         except BaseException as error:
-            self._finish(error if isinstance(error, VfwireError) else VfwireError(f"{self.machine.name}: {error!r}"))
+            self._finish(
+                error if isinstance(error, VfwireError) else VfwireError(f"{self.machine.name}: {error!r}")
+            )
         else:
             self._finish(None)
         finally:
@@ -155,25 +165,40 @@ class Guest:
 
     async def _life(self) -> None:
         self._loop = asyncio.get_running_loop()
-        for choice in self._candidates:
-            self._emulator = Emulator(self._qemu, self.machine, choice, self._console)
+        while not self._closing:
+            self._emulator = Emulator(self._qemu, self.machine, self._candidates[0], self._console)
             try:
-                await self._emulator.run(self._on_start)
+                await self._emulator.run(self._beside)
             except PeerGone as error:
-                if choice == self._candidates[-1] and not self._closing:
+                if len(self._candidates) == 1:
                     raise explain_start(self.machine, error) from error
+                self._candidates.pop(0)
                 continue
             finally:
                 self._emulator.ports.each(lambda port: port.fail(self._gone()))
-            if not self._emulator.gave_up:
+            if self._emulator.gave_up:
+                accelerators.note_failure()
+                if len(self._candidates) == 1:
+                    raise VfwireError(
+                        "KVM gave up on the guest (internal error)", "leave --accel out, or choose tcg"
+                    )
+                self._candidates.pop(0)
+                self._say(f"KVM gave up on the guest: it starts again under {self._candidates[0]}")
+            elif not (self._emulator.was_reset and self._emulator.holds_dead_device):
                 break
-            accelerators.note_failure()
         if self._console.panic or self._running.exit_code != 0:
             raise self._gone()
 
-    def _on_start(self) -> None:
+    async def _beside(self) -> None:
+        """Once the emulator runs."""
         if not self._started.done():
             self._started.set_result(None)
+        await Returning(self._running, self.machine, self._say).watch()
+
+    def _say(self, text: str) -> None:
+        self.notes.append(text)
+        if self._on_note is not None:
+            self._on_note(text)
 
     def _gone(self) -> PeerGone:
         name, code = self.machine.name, self._emulator.exit_code if self._emulator else 0
@@ -190,6 +215,10 @@ class Guest:
         def watch(data: bytes) -> None:
             if hand_on is not None:
                 hand_on(data)
+            for device in self._console.new_driverless():
+                self._say(
+                    f"the guest's kernel has no driver for {device}: use one that has, or load its module"
+                )
             if self._console.panic and self._emulator is not None:
                 self._emulator.kill()  # a guest that panicked does nothing more
 

@@ -22,7 +22,18 @@ from vfwire.guests.cache import cache_directory, held
 from vfwire.guests.packages import Archive, Package, unpack
 
 KERNEL, INITRD, MANIFEST = "vmlinuz", "initrd", "manifest.json"
-PACKAGES = ("linux-image-cloud-amd64", "busybox-static", "dash", "bash", "ethtool", "iproute2", "iperf3", "kmod")
+PACKAGES = (
+    "linux-image-cloud-amd64",
+    "busybox-static",
+    "dash",
+    "bash",
+    "ethtool",
+    "iproute2",
+    "iperf3",
+    "iputils-ping",
+    "pciutils",
+    "kmod",
+)
 
 # Of the kernel's modules: what a guest of ours can meet, with all that these need.
 _MODULES = re.compile(
@@ -63,7 +74,9 @@ class Image:
     def whole(self) -> bool:
         """The files are there and are what the manifest says."""
         try:
-            return all(_digest(self.directory / name) == hash_ for name, hash_ in self.manifest["files"].items())
+            return all(
+                _digest(self.directory / name) == hash_ for name, hash_ in self.manifest["files"].items()
+            )
         except (OSError, ValueError, KeyError):
             return False
 
@@ -88,7 +101,9 @@ def build(out: Path, extra: tuple[str, ...] = (), progress: Progress = lambda _t
             progress("writing kernel and initramfs")
             _write(image, Path(scratch), files, key)
     except PermissionError as error:
-        raise PermissionDenied(f"cannot write {error.filename}: {error.strerror}", "choose another --out") from error
+        raise PermissionDenied(
+            f"cannot write {error.filename}: {error.strerror}", "choose another --out"
+        ) from error
     return image
 
 
@@ -174,7 +189,9 @@ def _depmod(root: Path, version: str) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     except OSError as error:
-        raise VfwireError(f"depmod does not run: {error.strerror}", "build the guest on an x86-64 machine") from error
+        raise VfwireError(
+            f"depmod does not run: {error.strerror}", "build the guest on an x86-64 machine"
+        ) from error
     if done.returncode != 0:
         raise VfwireError(f"depmod: {done.stderr.strip()}", "report this")
 

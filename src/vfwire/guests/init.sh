@@ -1,6 +1,6 @@
 #!/bin/sh
 # All that is ours in the guest: mount, load drivers, set addresses, answer commands, a shell on the console.
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/busybox HOME=/root TERM=vt100 LC_ALL=C.UTF-8
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/busybox HOME=/root TERM=vt100
 /bin/busybox --install -s /busybox
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -17,7 +17,7 @@ serve() {
     echo ready >&3
     while read -r seconds command <&3; do
         echo "$command" | base64 -d >"/run/$2.command"
-        timeout -s KILL "$seconds" sh "/run/$2.command" >"/run/$2.output" 2>&1 </dev/null 3>&-
+        timeout -s KILL "$seconds" /usr/bin/sh "/run/$2.command" >"/run/$2.output" 2>&1 </dev/null 3>&-
         code=$?
         echo "$code $(base64 -w 0 "/run/$2.output")" >&3
     done

@@ -10,6 +10,7 @@ from vfwire.errors import UsageError
 
 COMMAND_PORTS = 4
 _DISKS = {"virtio": "virtio-blk-pci", "nvme": "nvme"}
+SPARE_SLOTS = 4  # for functions that are plugged in again
 _SLOTS = 24  # root ports that fit on the root complex, with the rest of the machine
 
 
@@ -18,11 +19,11 @@ class Machine:
     """A guest to be started.
 
     functions: vfio-user sockets, in the order in which the guest sees them. nics: QEMU's -netdev texts without id
-    ("tap,ifname=t0,…"), each for a virtio-net behind the functions. disk: an image, on disk_bus ("virtio" or "nvme"), not written to with
-    keep_disk. firmware: another than SeaBIOS, as find_uefi gives it. initrds: cpio archives,
-    joined into one. files: by their path in the guest, files or directories that come along (with an initrd). addresses:
-    "eth0:10.0.0.1/24,fd00::1/64", for images of `vfwire guest build`. append: more words for the kernel. extra: more QEMU
-    options.
+    ("tap,ifname=t0,…"), each for a virtio-net behind the functions. disk: an image, on disk_bus ("virtio" or "nvme"),
+    not written to with keep_disk. firmware: another than SeaBIOS, as find_uefi gives it. initrds: cpio archives, joined
+    into one. files: by their path in the guest, files or directories that come along (with an initrd). addresses:
+    "eth0:10.0.0.1/24,fd00::1/64", for images of `vfwire guest build`. append: more words for the kernel. extra: more
+    QEMU options.
     """
 
     name: str = "guest"
@@ -67,6 +68,12 @@ def function_device(machine: Machine, index: int) -> dict[str, object]:
     return {"driver": "vfio-user-pci", "id": f"vf{index}", "bus": f"slot{index}", "socket": socket}
 
 
+def returned_device(machine: Machine, index: int, spare: int) -> dict[str, object]:
+    """The same function as a new device, in a spare slot."""
+    device = function_device(machine, index)
+    return {**device, "id": f"vf{index}.{spare + 1}", "bus": f"spare{spare}"}
+
+
 def hardware(machine: Machine, accelerator: str) -> list[str]:
     """QEMU options for all that the guest sees, but console, commands and monitor."""
     options = [
@@ -82,6 +89,10 @@ def hardware(machine: Machine, accelerator: str) -> list[str]:
     slots = len(machine.functions) + len(machine.nics)
     for slot in range(slots):
         options += ["-device", f"pcie-root-port,id=slot{slot},chassis={slot + 1},slot={slot + 1}"]
+    spares = SPARE_SLOTS if machine.functions else 0
+    for spare in range(spares):
+        number = slots + spare + 1
+        options += ["-device", f"pcie-root-port,id=spare{spare},chassis={number},slot={number}"]
     for index in range(len(machine.functions)):
         options += ["-device", json.dumps(function_device(machine, index), separators=(",", ":"))]
     for index, text in enumerate(machine.nics):

@@ -50,8 +50,9 @@ class Package:
 
 
 class Archive:
-    """A view of Debian's archive. newer: prefer the release's backports. architecture: Debian's name ("amd64"). Raises UnsupportedMachine where apt or Debian's keys are missing.
-    """
+    """A view of Debian's archive. newer: prefer the release's backports. architecture: Debian's name ("amd64").
+
+    Raises UnsupportedMachine where apt or Debian's keys are missing."""
 
     def __init__(self, *, newer: bool = False, architecture: str = "amd64") -> None:
         missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
@@ -196,7 +197,12 @@ def _first_error(said: str) -> str:
 def unpack(files: Iterable[Path], root: Path) -> None:
     """Unpack packages over each other below `root`, without running anything of theirs. Raises BadInput."""
     root.mkdir(parents=True, exist_ok=True)
-    for name in ("bin", "sbin", "lib", "lib64"):  # one /usr for all, as in the distribution since its release 12
+    for name in (
+        "bin",
+        "sbin",
+        "lib",
+        "lib64",
+    ):  # one /usr for all, as in the distribution since its release 12
         (root / "usr" / name).mkdir(parents=True, exist_ok=True)
         if not (root / name).exists():
             (root / name).symlink_to(f"usr/{name}")

@@ -50,7 +50,9 @@ def find_qemu(chosen: Path | None = None) -> Qemu:
     if named and not found:
         raise UnsupportedMachine(f"there is no {named}", GET_ONE)
     seen = ", ".join(map(str, found)) or f"no {PROGRAM} is on PATH"
-    raise UnsupportedMachine(f"guests need QEMU {_OLDEST} or later with vfio-user-pci; found: {seen}", GET_ONE)
+    raise UnsupportedMachine(
+        f"guests need QEMU {_OLDEST} or later with vfio-user-pci; found: {seen}", GET_ONE
+    )
 
 
 def look_at(path: Path) -> Qemu:
