@@ -10,7 +10,8 @@ from vfwire.guests.qemu import Qemu
 
 _QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"  # libvirt, docs/drvqemu.rst
 CLOUD_HYPERVISOR_NOTE = (
-    "not run here: Cloud Hypervisor needs KVM; a test replays the messages that its client sends"
+    "not run here (it needs KVM; a test replays its client's messages); "
+    "its guest memory carries no seal, which a card insists on: expect the card to refuse it"
 )
 
 
