@@ -132,3 +132,21 @@ def test_a_forwarder_passes_frames_between_two_vfs(card: HostedCard) -> None:
         back = exchange(nic, two, 300)
         assert {frame[:14] for frame in back} == {nic.mac + one + b"\x88\xb5"}
         assert number(forwarder.readline(), r"^(\d+) frames") == 600
+
+
+def test_ena_by_hand() -> None:
+    """Two VFs of a card of ENAs: the frame is whole, and both devices are as they were for whoever comes next."""
+    Engine.warm_up()
+    directory = Path(tempfile.mkdtemp(prefix="vfw"))
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, directory)
+        engine = Engine([functions_of(2)])
+        stack.callback(engine.close)
+        made = Card(engine, 0, "card0", 2, line_rate_bps=None, model="ena")
+        stack.callback(made.close)
+        engine.start()
+        hosted = HostedCard(made, directory)
+        stack.callback(hosted.close)
+        for _ in range(2):
+            with example("ena_by_hand", hosted.socket(0), hosted.socket(1)) as output:
+                assert "received: hello....." in output.readline()

@@ -4,7 +4,9 @@ import json
 import subprocess
 import sys
 
-from bench.driver_alone import measure
+import pytest
+
+from bench.driver_alone import DRIVERS, measure
 from bench.zero_loss import line_rate_pps
 
 
@@ -13,8 +15,9 @@ def test_line_rate_is_ethernets() -> None:
     assert line_rate_pps(1518) == 812_743
 
 
-def test_driver_alone_is_timed() -> None:
-    (run,) = measure(runs=1, batches=2_000)
+@pytest.mark.parametrize("driver", list(DRIVERS))
+def test_driver_alone_is_timed(driver: str) -> None:
+    (run,) = measure(runs=1, batches=2_000, driver=driver)
     assert 0 < run["receive"] < 10_000
     assert run["both"] == run["receive"] + run["transmit"]
 
