@@ -26,7 +26,7 @@ _EC2_ERROR = (
     "<RequestID>0</RequestID></Response>"
 )
 
-Hook = Callable[[str, str], None]
+Hook = Callable[[str, str], bool | None]
 
 
 class _Quiet(WSGIRequestHandler):
@@ -36,7 +36,8 @@ class _Quiet(WSGIRequestHandler):
 
 class Endpoint:
     """calls: every action, as "ec2:StopInstances". throttled: how many more requests of an action to throttle.
-    denied: actions that are not allowed. hook: called with an action and "before" or "after" it took effect.
+    denied: actions that are not allowed. hook: called with an action and "before" or "after" it took effect; what it
+    says True to before has no effect.
     """
 
     def __init__(self) -> None:
@@ -96,8 +97,8 @@ class Endpoint:
         environ["wsgi.input"] = io.BytesIO(body)
         action = _action(environ, body)
         self.calls.append(action)
-        if self.hook:
-            self.hook(action, "before")
+        if self.hook and self.hook(action, "before"):
+            return _refuse(action, "Dropped", "Dropped.", start_response)
         if refusal := self._refusal(action):
             return _refuse(action, *refusal, start_response)
         answer = list(self._app(environ, start_response))

@@ -7,6 +7,7 @@ import click
 
 _COMMANDS = {
     "check": ("vfwire.cli.ec2_check", "Does it? One verdict for each instance or AMI."),
+    "enable": ("vfwire.cli.ec2_enable", "Turn it on: the plan, and carrying it out."),
 }
 
 

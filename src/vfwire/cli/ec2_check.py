@@ -54,10 +54,15 @@ def _see_names(names: tuple[str, ...], everything: bool) -> None:
     if everything == bool(names):
         raise UsageError("name instances, or say --all", "vfwire ec2 check i-0123456789abcdef0")
     for name in names:
-        if not _ID.fullmatch(name):
-            raise UsageError(
-                f"{name!r} is the ID of no instance and no AMI", "they look like i-0123456789abcdef0"
-            )
+        see_id(name)
+
+
+def see_id(name: str) -> None:
+    """Raises UsageError for what is the ID of no instance and no AMI."""
+    if not _ID.fullmatch(name):
+        raise UsageError(
+            f"{name!r} is the ID of no instance and no AMI", "they look like i-0123456789abcdef0"
+        )
 
 
 def _print_json(run: Any, rows: Iterator[dict[str, Any]]) -> int:

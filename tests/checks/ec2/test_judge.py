@@ -29,6 +29,7 @@ def instance(type_name: str, ena: bool = False, sriov: bool = False, **more: str
         windows=False,
         spot=False,
         group="",
+        passing_ip="",
     )
     return replace(base, **more)  # type: ignore[arg-type]
 

@@ -21,6 +21,7 @@ class Image:
 class Instance:
     """ena, sriov: the instance's own flags, taken from its AMI at launch and changed since by nobody else.
 
+    group: its Auto Scaling group, or "". passing_ip: a public address that a stop takes away (no Elastic IP), or "".
     Its own `Hypervisor` field is not here: it says xen for Nitro too (API Reference, Instance).
     """
 
@@ -35,6 +36,7 @@ class Instance:
     windows: bool
     spot: bool
     group: str
+    passing_ip: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,16 @@ def instance_of(answer: Mapping[str, Any]) -> Instance:
         windows=str(answer.get("Platform", "")).lower() == "windows",
         spot=answer.get("InstanceLifecycle") == "spot",
         group=tags.get("aws:autoscaling:groupName", ""),
+        passing_ip=_passing_ip(answer),
     )
+
+
+def _passing_ip(answer: Mapping[str, Any]) -> str:
+    """API Reference, InstanceNetworkInterfaceAssociation: an address of Amazon's pool belongs to "amazon"."""
+    for interface in answer.get("NetworkInterfaces", ()):
+        if interface.get("Association", {}).get("IpOwnerId") == "amazon":
+            return str(interface["Association"].get("PublicIp", ""))
+    return ""
 
 
 def image_of(answer: Mapping[str, Any]) -> Image:

@@ -45,6 +45,34 @@ def ask_drivers(aws: Aws, names: Sequence[str]) -> dict[str, Guest]:
     return {name: found.get(name) or silent.get(name, lost) for name in names}
 
 
+def run_one(aws: Aws, name: str, script: str) -> str:
+    """The script's output in one instance, 24,000 characters at most. Raises CannotTell with why there is none."""
+    online, silent = _online(aws, [name])
+    if not online:
+        raise CannotTell(
+            silent[name].silent, "connect it to Systems Manager, or look into it and say --driver-checked"
+        )
+    command = _send(aws, online, script)
+    until, pause = time.monotonic() + _PATIENCE_S, _FIRST_LOOK_S
+    while True:
+        try:
+            with told():
+                answer = aws.ssm.get_command_invocation(CommandId=command, InstanceId=name)
+        except AwsRefused as error:
+            if error.code != "InvocationDoesNotExist":  # it is not there just after it was sent
+                raise
+        else:
+            if answer["Status"] == "Success":
+                return answer["StandardOutputContent"]
+            if answer["Status"] not in _UNDER_WAY:
+                raise CannotTell(f"Run Command ended with {answer['Status']} in {name}")
+        if time.monotonic() > until:
+            raise CannotTell(f"Run Command has no answer of {name} after {_PATIENCE_S:g} s")
+        if aws.stopping.wait(pause):
+            raise CannotTell("interrupted while a guest was asked")
+        pause = min(pause * 2, _LONGEST_LOOK_S)
+
+
 def _online(aws: Aws, names: Sequence[str]) -> tuple[list[str], dict[str, Guest]]:
     """Those that take commands for a shell, and for the others why not."""
     with told():
@@ -70,21 +98,25 @@ def run(aws: Aws, names: Sequence[str], script: str) -> dict[str, str]:
 
     Raises CannotTell when AWS refuses, or when nobody has answered after 90 s.
     """
+    answered = _wait_answers(aws, _send(aws, names, script), len(names))
+    return {
+        name: (one.get("CommandPlugins") or [{}])[0].get("Output", "")
+        for name, one in answered.items()
+        if one["Status"] == "Success"
+    }
+
+
+def _send(aws: Aws, names: Sequence[str], script: str) -> str:
+    """The command's ID."""
     with told():
         sent = aws.ssm.send_command(
             DocumentName="AWS-RunShellScript",
             InstanceIds=list(names),
             Parameters={"commands": script.splitlines()},
             TimeoutSeconds=60,
-            Comment="vfwire ec2: which driver is bound",
+            Comment="vfwire ec2: what is in the guest",
         )
-    command = sent["Command"]["CommandId"]
-    answered = _wait_answers(aws, command, len(names))
-    return {
-        name: (one.get("CommandPlugins") or [{}])[0].get("Output", "")
-        for name, one in answered.items()
-        if one["Status"] == "Success"
-    }
+    return sent["Command"]["CommandId"]
 
 
 def _wait_answers(aws: Aws, command: str, expected: int) -> Mapping[str, Any]:
