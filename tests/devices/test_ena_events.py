@@ -227,3 +227,26 @@ def test_a_part_fails_until_the_reset() -> None:
         assert [event and event[0] for event in (guest.event(), guest.event())] == [0, 4]
         with pytest.raises(UsageError):
             guest.function.fail("everything")
+
+
+def test_a_trace_has_commands_completions_and_events_by_name() -> None:
+    with ena_guest() as guest:
+        seen: list[tuple[str, str, str]] = []
+        guest.function.watch_messages(lambda channel, way, name, words: seen.append((channel, way, name)))
+        guest.get_feature(admin.LINK_CONFIG)
+        guest.get_feature(99)
+        guest.command(200)
+        guest.function._next_keep_alive = 0.0
+        guest.function.tick()
+        assert seen == [
+            ("admin", "command", "GET_FEATURE LINK_CONFIG"),
+            ("admin", "completion", "GET_FEATURE LINK_CONFIG SUCCESS"),
+            ("admin", "command", "GET_FEATURE unknown"),
+            ("admin", "completion", "GET_FEATURE unknown UNSUPPORTED_OPCODE"),
+            ("admin", "command", "unknown"),
+            ("admin", "completion", "unknown BAD_OPCODE"),
+            ("admin", "event", "KEEP_ALIVE"),
+        ]
+        guest.function.watch_messages(None)
+        guest.get_feature(admin.LINK_CONFIG)
+        assert len(seen) == 7

@@ -15,7 +15,7 @@ import numpy as np
 from vfwire.datapath.control_words import row_of, store_register
 from vfwire.datapath.state import MODEL_ENA, VECTORS
 from vfwire.devices import ena_pages as pages
-from vfwire.devices.ena_admin import AdminQueue, Handler
+from vfwire.devices.ena_admin import AdminQueue, Handler, command_name
 from vfwire.devices.ena_clock import Clock
 from vfwire.devices.ena_config import ena_config_space
 from vfwire.devices.ena_events import EventQueue
@@ -27,7 +27,7 @@ from vfwire.devices.ena_rings import Answer, EnaRings
 from vfwire.devices.ena_rss import EnaRss
 from vfwire.devices.ena_statistics import EnaStatistics, pack_pairs
 from vfwire.devices.engine import Engine
-from vfwire.devices.function import CardFunction
+from vfwire.devices.function import CardFunction, MessageObserver
 from vfwire.devices.guest_memory import GuestMemory
 from vfwire.devices.pf_port import PfPort
 from vfwire.errors import ResourceBusy, UsageError
@@ -245,6 +245,9 @@ class VirtualFunctionEna(CardFunction):
             if self.events.link(bool(self._record["link_up"])):
                 self.registers.interrupt()
 
+    def watch_messages(self, observer: MessageObserver | None) -> None:
+        self.admin.observer = self.events.observer = observer
+
     def send_event(self, name: str, values: Mapping[str, int]) -> None:
         """name: of `SENDABLE`. values: of hints, for NOTIFICATION; `bits`, for CONF_NOTIFICATIONS."""
         group = SENDABLE.get(name)
@@ -278,8 +281,8 @@ class VirtualFunctionEna(CardFunction):
 
     def counters(self) -> dict[str, Any]:
         answered = {
-            " ".join(part for part in _names(*key) if part): count
-            for key, count in sorted(self.admin.answered.items())
+            " ".join((command_name(opcode, feature), *_failure(status))): count
+            for (opcode, feature, status), count in sorted(self.admin.answered.items())
         }
         events = {admin.EVENT_NAMES[group]: count for group, count in self.events.posted.items()}
         return {
@@ -311,12 +314,8 @@ def _structured(handle: Callable[[np.void], Answer], kind: np.dtype[np.void]) ->
     return lambda entry, _has_buffer: handle(np.frombuffer(entry, kind, 1)[0])
 
 
-def _names(opcode: int, feature: int, status: int) -> tuple[str, str, str]:
-    return (
-        admin.OPCODE_NAMES.get(opcode, "unknown"),
-        admin.FEATURE_NAMES.get(feature, "unknown") if feature else "",
-        "" if status == admin.SUCCESS else admin.STATUS_NAMES[status],
-    )
+def _failure(status: int) -> tuple[str, ...]:
+    return () if status == admin.SUCCESS else (admin.STATUS_NAMES[status],)
 
 
 def _store(memory: SharedMemory, offset: int, data: bytes) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from vfwire.devices.ena_rings import Answer, Refused
+from vfwire.devices.function import MessageObserver
 from vfwire.devices.guest_memory import GuestMemory
 from vfwire.layouts import ena_admin as admin
 from vfwire.layouts import ena_messages as messages
@@ -34,6 +35,7 @@ class AdminQueue:
         self._handlers = handlers
         self.answered: Counter[tuple[int, int, int]] = Counter()
         self.ignored = 0
+        self.observer: MessageObserver | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -99,7 +101,8 @@ class AdminQueue:
         opcode = int(common["opcode"])
         with_feature = opcode in (admin.GET_FEATURE, admin.SET_FEATURE)
         feature = int(command["feat_common"]["feature_id"]) if with_feature else 0
-        self.answered[_known(opcode, feature, status)] += 1
+        known = _known(opcode, feature, status)
+        self.answered[known] += 1
         answer = np.zeros((), messages.ACQ_COMMON)
         answer["command"] = int(common["command_id"]) & admin.AQ_COMMON_DESC_COMMAND_ID_MASK
         answer["status"] = status
@@ -108,6 +111,10 @@ class AdminQueue:
         place = self.completed % self.completion_depth * messages.ACQ_ENTRY_BYTES
         whole = (answer.tobytes() + data).ljust(messages.ACQ_ENTRY_BYTES, b"\0")
         self.completed += 1
+        if self.observer is not None:
+            name = command_name(*known[:2])
+            self.observer("admin", "command", name, _words(entry))
+            self.observer("admin", "completion", f"{name} {admin.STATUS_NAMES[status]}", _words(whole))
         return self._memory.write(self.completion_base + place, whole, last=_HEAD)
 
 
@@ -118,6 +125,16 @@ def _known(opcode: int, feature: int, status: int) -> tuple[int, int, int]:
         feature if feature in admin.FEATURE_NAMES or not feature else -1,
         status,
     )
+
+
+def command_name(opcode: int, feature: int) -> str:
+    """As a trace and the counters have it: "GET_FEATURE LLQ"."""
+    name = admin.OPCODE_NAMES.get(opcode, "unknown")
+    return f"{name} {admin.FEATURE_NAMES.get(feature, 'unknown')}" if feature else name
+
+
+def _words(entry: bytes) -> list[int]:
+    return np.frombuffer(entry, "<u4").tolist()  # type: ignore[no-any-return]
 
 
 def _depth(caps: int, entry_bytes: int) -> int:

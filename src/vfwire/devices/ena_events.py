@@ -6,6 +6,9 @@ counted, but for the link: its last state is told as soon as there is room again
 
 import time
 
+import numpy as np
+
+from vfwire.devices.function import MessageObserver
 from vfwire.devices.guest_memory import GuestMemory
 from vfwire.layouts import ena_admin as admin
 from vfwire.layouts import ena_messages as messages
@@ -25,6 +28,7 @@ class EventQueue:
         self._memory = memory
         self.posted: dict[int, int] = {}
         self.lost: dict[int, int] = {}
+        self.observer: MessageObserver | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -85,6 +89,9 @@ class EventQueue:
             return False
         self.tail += 1
         self.posted[group] = self.posted.get(group, 0) + 1
+        if self.observer is not None:
+            words = np.frombuffer(data[: len(data) & ~3], "<u4").tolist()
+            self.observer("admin", "event", admin.EVENT_NAMES[group], [syndrome, *words])
         return True
 
     def _write(self, group: int, syndrome: int, data: bytes) -> bool:

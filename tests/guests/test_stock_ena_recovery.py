@@ -1,0 +1,84 @@
+"""A guest's own ENA driver when its device fails it: every reset that it knows, provoked, and the recovery from it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.guests.stock_kit import (
+    READY_SECONDS,
+    Hosts,
+    hosts,
+    reaches,
+    serve,
+    start,
+    statistics,
+    wait_link,
+    wait_until,
+)
+from vfwire.guests.guest import Guest
+
+pytestmark = [pytest.mark.guests, pytest.mark.timeout(600)]
+RESET_SECONDS = 60.0
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    with hosts(tmp_path_factory.mktemp("c"), 2, "--model", "ena") as made:
+        serve(made.guests[1])
+        yield made
+
+
+def resets(pair: Hosts) -> dict[str, int]:
+    found: dict[str, int] = pair.counters(0)["resets"]
+    return found
+
+
+def recovers(pair: Hosts, *reasons: str) -> None:
+    """The driver resets the device for one of the reasons, and everything works again."""
+    guest = pair.guests[0]
+    wait_until(
+        f"a reset for {reasons}", lambda: any(reason in resets(pair) for reason in reasons), RESET_SECONDS
+    )
+    wait_link(guest)
+    assert reaches(guest, "10.0.0.2", count=50)
+    assert resets(pair).get("invalid transmit request ID", 0) == 0
+
+
+def test_keep_alive_lost(pair: Hosts) -> None:
+    pair.ask("fail", vf=0, part="keep-alive")
+    recovers(pair, "keep-alive lost")
+    assert statistics(pair.guests[0])["wd_expired"] == 1
+
+
+def test_transmit_completions_missing(pair: Hosts) -> None:
+    pair.ask("fail", vf=0, part="traffic")
+    pair.guests[0].run("ping -n -q -W 1 -i 0.02 -c 400 10.0.0.2", 90)
+    recovers(pair, "transmit completion missing", "transmit timeout of the operating system")
+
+
+def test_admin_command_timed_out(pair: Hosts) -> None:
+    pair.ask("fail", vf=0, part="admin")
+    pair.guests[0].run("ethtool -S eth0; ip link set eth0 mtu 1400", 60)
+    recovers(pair, "admin command timed out")
+    pair.guests[0].check("ip link set eth0 mtu 1500")
+    wait_link(pair.guests[0])
+
+
+def test_hints_reach_the_driver_and_harm_nothing(pair: Hosts) -> None:
+    before = resets(pair)
+    pair.ask("event", vf=0, event="NOTIFICATION", values={"missing_tx_completion_timeout": 3000})
+    assert reaches(pair.guests[0], "10.0.0.2", count=50)
+    assert resets(pair) == before
+
+
+def test_a_guest_reboots_and_another_one_takes_its_place(pair: Hosts) -> None:
+    """Killed while it sends, then one that boots on the same VF: it finds a fresh device."""
+    first: Guest = pair.guests[0]
+    first.check("iperf3 -c 10.0.0.2 -t 60 >/dev/null 2>&1 &")
+    first.kill()
+    wait_until("the VF to be free", lambda: not pair.ask("show")["vfs"][0]["in_use"])
+    assert pair.ask("show")["vfs"][0]["host"] is None
+    with start(pair.card, 0) as second:
+        second.wait_ready(READY_SECONDS)
+        wait_link(second)
+        assert reaches(second, "10.0.0.2", count=50)
