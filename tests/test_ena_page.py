@@ -63,8 +63,11 @@ def test_the_page_says_what_the_device_has(heading: str) -> None:
 @pytest.mark.parametrize("heading", TABLES)
 def test_the_page_says_what_the_driver_uses(heading: str) -> None:
     module = "reg" if heading.startswith("Registers") else "admin"
-    used = {row[0]: _yes(bool(re.search(rf"\b{module}\.{row[0]}\b", DRIVER))) for row in rows(heading)}
-    assert {row[0]: row[3] for row in rows(heading)} == used
+    for name, _, _, driver, _ in rows(heading):
+        written = name.replace(
+            "_HI", "_LO"
+        )  # the driver writes both halves of an address by the name of the lower
+        assert driver == _yes(bool(re.search(rf"\b{module}\.{written}\b", DRIVER))), name
 
 
 @pytest.mark.parametrize("heading", TABLES)
