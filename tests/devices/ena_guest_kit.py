@@ -56,17 +56,20 @@ class EnaGuest:
         self.submitted = self.completed = self.events = 0
         function.attach()
         self.memory = SharedMemory.create("guest", MEMORY_BYTES)
-        function.dma_map(
+        self.map_memory()
+        self.bus_master()
+
+    def map_memory(self) -> None:
+        self.function.dma_map(
             MEMORY,
             MEMORY_BYTES,
-            SharedMemory.adopt(_duplicate(self.memory), 0, MEMORY_BYTES),
+            SharedMemory.adopt(os.dup(self.memory.fd), 0, MEMORY_BYTES),
             readable=True,
             writable=True,
         )
-        self.bus_master()
 
-    def bus_master(self) -> None:
-        value = pci.COMMAND_MASTER | pci.COMMAND_MEMORY
+    def bus_master(self, on: bool = True) -> None:
+        value = pci.COMMAND_MASTER | pci.COMMAND_MEMORY if on else 0
         self.function.region_write(RegionIndex.CONFIG, pci.COMMAND, value.to_bytes(2, "little"))
 
     def close(self) -> None:
@@ -227,10 +230,6 @@ class EnaGuest:
         self.events += 1
         self.write(regs.AENQ_HEAD_DB, (self.events + EVENT_DEPTH) & 0xFFFF)
         return group, syndrome, entry[16:]
-
-
-def _duplicate(memory: SharedMemory) -> int:
-    return os.dup(memory.fd)
 
 
 @contextmanager

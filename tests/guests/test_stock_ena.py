@@ -18,7 +18,6 @@ from tests.guests.stock_kit import (
     received_bytes,
     serve,
     statistics,
-    together,
     wait_link,
     wait_until,
 )
@@ -121,13 +120,10 @@ def test_tcp_both_ways_and_udp(pair: Hosts, one: Guest) -> None:
 
 
 def test_data_arrives_as_it_was_sent(one: Guest, two: Guest) -> None:
-    one.check("head -c 8000000 /dev/urandom > /tmp/data")
-    wanted = one.check("sha256sum < /tmp/data")
-    found, _ = together(
-        lambda: two.check("nc -l -p 9000 | sha256sum", 90),
-        lambda: one.check("until nc -w 60 10.0.0.2 9000 </tmp/data; do sleep 0.2; done", 90),
-    )
-    assert found == wanted
+    one.check("mkdir -p /tmp/www; head -c 20000000 /dev/urandom > /tmp/www/data; httpd -p 9000 -h /tmp/www")
+    wanted = one.check("sha256sum < /tmp/www/data")
+    assert two.check("wget -q -O - http://10.0.0.1:9000/data | sha256sum", 90) == wanted
+    one.check("killall httpd")
 
 
 def test_both_queues_and_both_vectors_work(pair: Hosts, one: Guest, two: Guest) -> None:

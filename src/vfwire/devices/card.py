@@ -226,7 +226,7 @@ class Card:
                     "vf": _HOST if port.host else port.pool,
                     "name": function.name,
                     "address": self.address(port.pool),
-                    "model": "{:04x}:{:04x}".format(*self.kind.pci),
+                    "model": function.pci_id,
                     "queues": self.facts.queues,
                     "in_use": function.attached,
                     "active_mac": format_mac(port.mac),

@@ -20,6 +20,7 @@ from vfwire.devices.engine import Engine
 from vfwire.devices.pf_port import PfPort
 from vfwire.devices.settings import NAMES
 from vfwire.errors import ProtocolError, UsageError
+from vfwire.layouts.pci import DEVICE_ID, VENDOR_ID
 from vfwire.memory.shared import SharedMemory
 from vfwire.pci.config_space import ConfigSpace
 from vfwire.pci.endpoint import IrqIndex, Region, RegionIndex
@@ -59,6 +60,12 @@ class CardFunction:
         self._config.on_flr = self._function_level_reset
         self._msix = msix
         self._maps = DmaMaps(engine, function)
+
+    @property
+    def pci_id(self) -> str:
+        """Vendor and device, as `lspci -n` has them."""
+        vendor, device = (self._config.read(offset, 2)[::-1].hex() for offset in (VENDOR_ID, DEVICE_ID))
+        return f"{vendor}:{device}"
 
     @property
     def regions(self) -> tuple[Region, ...]:

@@ -12,7 +12,6 @@ from vfwire.devices.function import CardFunction
 from vfwire.devices.ixgbevf import VirtualFunction82599
 from vfwire.devices.pf_port import PfPort
 from vfwire.errors import UsageError
-from vfwire.layouts import ena_registers, ixgbevf
 from vfwire.layouts.ena_admin import LINK_SPEEDS
 from vfwire.layouts.ethernet import STANDARD_MTU
 
@@ -22,12 +21,11 @@ _FOUR_QUEUES_UP_TO = 31  # VFs, beyond which the 82599 has two queues for each (
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """pci: vendor and device. line_rate_bps, mtu: unless somebody sets others, up to most_bps and largest_mtu. queues:
+    """line_rate_bps, mtu: unless somebody sets others, up to most_bps and largest_mtu. queues:
     pairs of each VF, by the number of VFs. filters: a driver asks its PF for VLANs, groups and frame sizes; else it
     has all of them. clocked: its functions do something by the clock.
     """
 
-    pci: tuple[int, int]
     line_rate_bps: int
     most_bps: int
     mtu: int
@@ -52,7 +50,6 @@ def _build_ena(
 
 MODELS = {
     "82599": Model(
-        pci=(ixgbevf.PCI_VENDOR, ixgbevf.PCI_DEVICE),
         line_rate_bps=10_000_000_000,
         most_bps=10**12,
         mtu=STANDARD_MTU,
@@ -63,7 +60,6 @@ MODELS = {
         build=_build_82599,
     ),
     "ena": Model(
-        pci=(ena_registers.PCI_VENDOR, ena_registers.PCI_DEVICE_VF),
         line_rate_bps=100_000_000_000,
         most_bps=max(LINK_SPEEDS.values()),
         mtu=9216,
