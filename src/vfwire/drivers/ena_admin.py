@@ -24,7 +24,14 @@ DEPTH = 32  # entries of the admin queue and of its completion queue
 SECONDS = 3.0  # for one command: what every driver waits (ADMIN_CMD_TIMEOUT_US)
 READ_SECONDS = 0.2
 _READ_TRIES = 5
-_REGIONS = {"queue": DEPTH * 64, "completions": DEPTH * 64, "response": 64, "buffer": PAGE, "host": PAGE}
+_REGIONS = {
+    "queue": DEPTH * 64,
+    "completions": DEPTH * 64,
+    "response": 64,
+    "clock": 64,
+    "buffer": PAGE,
+    "host": PAGE,
+}
 
 
 class CommandRefused(ProtocolError):
@@ -57,8 +64,12 @@ class Admin:
         return self._at[name] + self._delta
 
     def view(self, name: str) -> NDArray[np.uint8]:
-        """The bytes of "buffer" (a control buffer, one page) or "host" (the host information page)."""
+        """The bytes of "buffer" (a control buffer, one page), "host" (the host information page) or "clock"."""
         return self._view[name]
+
+    def write(self, offset: int, value: int) -> None:
+        """Write a register whose place the device has told."""
+        self._function.write32(0, offset, value)
 
     def _write_address(self, low: int, iova: int) -> None:
         self._function.write32(0, low, iova & 0xFFFFFFFF)
