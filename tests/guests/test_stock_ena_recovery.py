@@ -8,6 +8,7 @@ from tests.guests.stock_kit import (
     READY_SECONDS,
     Hosts,
     hosts,
+    ping,
     reaches,
     serve,
     start,
@@ -71,10 +72,24 @@ def test_hints_reach_the_driver_and_harm_nothing(pair: Hosts) -> None:
     assert resets(pair) == before
 
 
-def test_a_guest_reboots_and_another_one_takes_its_place(pair: Hosts) -> None:
-    """Killed while it sends, then one that boots on the same VF: it finds a fresh device."""
+def test_a_guest_reboots(pair: Hosts) -> None:
+    """Reset as by its button, while traffic runs: the driver of the next boot finds a device that works."""
+    first, second = pair.guests
+    second.check("ping -q -i 0.02 -W 1 10.0.0.1 >/dev/null 2>&1 &")
+    before = pair.ask("show")["vfs"][0]["host"]
+    assert before is not None
+    first.monitor("system_reset")
+    wait_until("the device without a driver", lambda: pair.ask("show")["vfs"][0]["host"] is None)
+    wait_until("the next boot", lambda: pair.ask("show")["vfs"][0]["host"] == before, READY_SECONDS)
+    wait_until("an answer", lambda: ping(second, "10.0.0.1", 2, interval=0.2)[1] > 0, READY_SECONDS)
+    assert reaches(second, "10.0.0.1", count=50)
+    second.check("killall ping")
+
+
+def test_a_guest_is_killed_and_another_one_takes_its_place(pair: Hosts) -> None:
+    """Killed while it answers, then one that boots on the same VF: it finds a fresh device."""
     first: Guest = pair.guests[0]
-    first.check("iperf3 -c 10.0.0.2 -t 60 >/dev/null 2>&1 &")
+    pair.guests[1].check("ping -q -i 0.02 -W 1 10.0.0.1 >/dev/null 2>&1 &")
     first.kill()
     wait_until("the VF to be free", lambda: not pair.ask("show")["vfs"][0]["in_use"])
     assert pair.ask("show")["vfs"][0]["host"] is None
