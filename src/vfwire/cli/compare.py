@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from vfwire.cli.progress import Steps
 from vfwire.errors import UsageError
@@ -55,13 +56,36 @@ _ENA_LINE_RATE = 100_000_000_000
     show_default=True,
     help="Bytes of an entry of the ENA's low-latency queues.",
 )
+@click.option(
+    "--guests", is_flag=True, help="Between two virtual machines with their own drivers; takes a minute."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--plot", "plot_to", type=click.Path(path_type=Path), help="Draw the result to FILE.png.")
-def compare(**options: Any) -> None:
+@click.pass_context
+def compare(context: click.Context, /, *, guests: bool, **options: Any) -> None:
     """Two systems exchange packets over the default path and over a virtual function each; compare them."""
-    with Steps() as steps:
+    with Steps() as steps, _ended_by_sigterm():
         steps.note("loading")
-        _run(steps, **options)
+        if guests:
+            from vfwire.cli.compare_guests import run_guests
+
+            _check_for_guests(context)
+            run_guests(steps, **{name: options[name] for name in FOR_GUESTS})
+        else:
+            _run(steps, **options)
+
+
+FOR_GUESTS = ("seconds", "line_rate", "as_json", "plot_to")
+
+
+def _check_for_guests(context: click.Context) -> None:
+    """Raises UsageError for an option that says what to send: guests send what pktgen, iperf3 and ping do."""
+    for option in context.command.params:
+        given = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+        if given and option.name not in (*FOR_GUESTS, "guests"):
+            raise UsageError(
+                f"{option.opts[0]} does not go with --guests", "pktgen, iperf3 and ping say what is sent"
+            )
 
 
 def _run(steps: Steps, *, as_json: bool, plot_to: Path | None, **options: Any) -> None:
@@ -78,10 +102,9 @@ def _run(steps: Steps, *, as_json: bool, plot_to: Path | None, **options: Any) -
         raise UsageError("--replay is for the 82599: an ENA takes frames to its own address only")
     drivers = drivers or (("ixgbevf",) if options["replay"] else ("ixgbevf", "ena"))
     path_options, plan, run = _plan(**options)
-    with _ended_by_sigterm():
-        records, run["first_packet_s"] = _measure(steps, _by_driver(path_options, drivers, line_rate), plan)
-        steps.note("the machine")
-        machine = describe_machine()
+    records, run["first_packet_s"] = _measure(steps, _by_driver(path_options, drivers, line_rate), plan)
+    steps.note("the machine")
+    machine = describe_machine()
     if plot_to is not None:
         caption = f"{machine['cpu']}, {machine['cores']} cores; checked: {run['check']}; {run['seconds']:g} s a window"
         plot(records, plot_to, caption)

@@ -14,7 +14,7 @@ _GAINS = {
     "rtt_p50": "shorter round trip, p50",
     "packets_per_cpu_second": "packets a second of CPU",
 }
-_NONE = "–"
+NONE = "–"
 
 
 def show(
@@ -27,23 +27,26 @@ def show(
     console = Console(highlight=False)
     for size in dict.fromkeys(record.frame_bytes for record in records):
         console.print(_table(size, [record for record in records if record.frame_bytes == size], run))
-    _show_gains(console, gains)
+    show_gains(console, gains)
     round_trip = machine["cache_line_round_trip_ns"]
     line = f", a cache line to another core and back {round_trip:g} ns" if round_trip else ""
     cap = run["default_cap_bps"]
-    console.print(f"default path: {'not capped' if cap is None else 'capped at ' + _scaled(cap, 'bit/s')}")
+    console.print(f"default path: {'not capped' if cap is None else 'capped at ' + scaled(cap, 'bit/s')}")
     console.print(f"checked: {run['check']}")
     console.print(f"on {machine['cpu']}, {machine['cores']} cores{line}")
 
 
-def _show_gains(console: Console, gains: Sequence[dict[str, Any]]) -> None:
+def show_gains(
+    console: Console, gains: Sequence[dict[str, Any]], title: str = "enhanced over default"
+) -> None:
+    """What was gained, a column for each frame size. Prints nothing where nothing is known."""
     known = [gain for gain in gains if any(gain[key] is not None for key in _GAINS)]
     if not known:
         return
-    table = Table(title="enhanced over default", title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("", no_wrap=True)
     for gain in known:
-        table.add_column(f"{gain['frame_bytes']:,} B\n{gain['driver']}", justify="right")
+        table.add_column(gain.get("via") or f"{gain['frame_bytes']:,} B\n{gain['driver']}", justify="right")
     for key, title in _GAINS.items():
         table.add_row(title, *(f"× {_ratio(gain[key])}" for gain in known))
     console.print(table)
@@ -60,12 +63,13 @@ def _table(size: int, records: Sequence[PathRecord], run: dict[str, Any]) -> Tab
         table.add_column(f"{record.path} path", justify="right", min_width=18)
     for name, value in _ROWS:
         cells = [value(record) for record in records]
-        if any(cell != _NONE for cell in cells):
+        if any(cell != NONE for cell in cells):
             table.add_row(name, *cells)
     return table
 
 
-def _scaled(value: float, unit: str) -> str:
+def scaled(value: float, unit: str) -> str:
+    """Three digits and a prefix: 12.3 M."""
     for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= factor:
             return f"{value / factor:.3g} {letter}{unit}"
@@ -73,9 +77,9 @@ def _scaled(value: float, unit: str) -> str:
 
 
 def _limit(record: PathRecord) -> str:
-    rate = "line rate lifted" if record.line_rate_bps is None else _scaled(record.line_rate_bps, "bit/s")
+    rate = "line rate lifted" if record.line_rate_bps is None else scaled(record.line_rate_bps, "bit/s")
     return (
-        rate if record.offered_pps is None else f"{rate}\n{_scaled(record.offered_pps, '')} a second offered"
+        rate if record.offered_pps is None else f"{rate}\n{scaled(record.offered_pps, '')} a second offered"
     )
 
 
@@ -87,26 +91,34 @@ def _loss(record: PathRecord) -> str:
 
 
 def _harm(record: PathRecord) -> str:
+    if record.corrupted is None or record.reordered is None:
+        return NONE
     return f"{record.corrupted:,} / {record.reordered:,}"
 
 
 def _percentile(name: str) -> Callable[[PathRecord], str]:
     def value(record: PathRecord) -> str:
         found = record.rtt_us[name]
-        return _NONE if found is None else f"{found:,.1f} µs"
+        return NONE if found is None else f"{found:,.1f} µs"
 
     return value
 
 
-def _number(value: float | None, unit: str = "") -> str:
+def percentiles() -> list[tuple[str, Callable[[PathRecord], str]]]:
+    """The rows of a table that tell of round trips."""
+    return [(f"round trip {name}", _percentile(name)) for name in PERCENTILES]
+
+
+def number(value: float | None, unit: str = "") -> str:
+    """Three digits, NONE for none."""
     if value is None:
-        return _NONE
+        return NONE
     text = f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
     return f"{text} {unit}".rstrip()
 
 
 def _ratio(value: float | int | None) -> str:
-    return _number(value)
+    return number(value)
 
 
 def _cores(record: PathRecord) -> str:
@@ -119,18 +131,18 @@ def _cores(record: PathRecord) -> str:
 
 _ROWS: list[tuple[str, Callable[[PathRecord], str]]] = [
     ("driver", lambda record: record.driver),
-    ("packets a second", lambda record: _scaled(record.packets_per_second, "")),
-    ("bits a second", lambda record: _scaled(record.bits_per_second, "bit/s")),
+    ("packets a second", lambda record: scaled(record.packets_per_second, "")),
+    ("bits a second", lambda record: scaled(record.bits_per_second, "bit/s")),
     ("lost", _loss),
     ("corrupted / reordered", _harm),
-    *((f"round trip {name}", _percentile(name)) for name in PERCENTILES),
-    ("CPU a packet", lambda record: _number(cpu_ns(record), "ns")),
-    ("  of that the layers", lambda record: _number(record.cpu_ns_per_packet["layers"], "ns")),
-    ("  apart: the card", lambda record: _number(record.cpu_ns_per_packet["card"], "ns")),
-    ("layers crossed", lambda record: _number(record.hops["layers"])),
-    ("copies", lambda record: _number(record.hops["copies"])),
-    ("wake-ups a packet", lambda record: _number(record.hops["wakeups_per_packet"])),
-    ("traps a packet", lambda record: _number(record.hops["traps_per_packet"])),
+    *percentiles(),
+    ("CPU a packet", lambda record: number(cpu_ns(record), "ns")),
+    ("  of that the layers", lambda record: number(record.cpu_ns_per_packet["layers"], "ns")),
+    ("  apart: the card", lambda record: number(record.cpu_ns_per_packet["card"], "ns")),
+    ("layers crossed", lambda record: number(record.hops["layers"])),
+    ("copies", lambda record: number(record.hops["copies"])),
+    ("wake-ups a packet", lambda record: number(record.hops["wakeups_per_packet"])),
+    ("traps a packet", lambda record: number(record.hops["traps_per_packet"])),
     ("limits", _limit),
     ("ring size", lambda record: f"{record.ring_size:,}"),
     ("cores", _cores),

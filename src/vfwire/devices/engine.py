@@ -19,6 +19,7 @@ from vfwire.datapath.control_words import field_address, load_word, store_word, 
 from vfwire.datapath.state import DROP_NAMES, HEADER_SCRATCH, CardState, Drop, new_state
 from vfwire.devices.watchdog import StuckLoop
 from vfwire.errors import UsageError, VfwireError, WaitTimeout
+from vfwire.memory.scheduling import wake_promptly
 
 _log = logging.getLogger(__name__)
 
@@ -115,6 +116,7 @@ class Engine:
         try:
             if self.pin is not None:
                 os.sched_setaffinity(0, {self.pin})
+            wake_promptly()
             run_card(self.state)
         except BaseException as error:
             self._failure = error

@@ -21,7 +21,7 @@ class PathRecord:
     line_rate_bps is None when lifted, offered_pps None for as fast as it goes. lost_to: lost frames by cause.
     rtt_us: in microseconds, by PERCENTILES, with `samples`. cpu_ns_per_packet: `systems`, `layers`, `card`,
     over the measured window. hops: `layers`, `copies`, `wakeups_per_packet`, `traps_per_packet`, from
-    counters. cores: the core of each process.
+    counters. cores: the core of each process. corrupted, reordered: None where nobody looked.
     """
 
     path: str
@@ -36,8 +36,8 @@ class PathRecord:
     received: int
     lost: int
     lost_to: dict[str, int]
-    corrupted: int
-    reordered: int
+    corrupted: int | None
+    reordered: int | None
     rtt_us: dict[str, float | None]
     cpu_ns_per_packet: dict[str, float | None]
     hops: dict[str, float | None]

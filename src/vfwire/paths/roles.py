@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 class CardRole:
     """One or two cards, joined by a link, in one process; each function on a socket of its own.
 
-    shared: others run on the card's core.
+    core: the card's, None for any. shared: others run on the card's core.
     """
 
     busy = False
@@ -48,7 +48,7 @@ class CardRole:
     def __init__(
         self,
         directory: Path,
-        core: int,
+        core: int | None,
         cards: int,
         vfs: int,
         *,
@@ -59,7 +59,8 @@ class CardRole:
         self._directory = directory
         self._model = model
         self._servers: list[Server] = []
-        pin(core)
+        if core is not None:
+            pin(core)
         rounds = SHARED_QUIET_ROUNDS if shared else QUIET_ROUNDS
         functions = [functions_of(vfs, host_function=host)] * cards
         self._engine = Engine(functions, pin=core, quiet_rounds=rounds)

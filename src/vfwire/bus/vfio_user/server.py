@@ -13,6 +13,7 @@ from vfwire.bus.vfio_user.listener import Listener
 from vfwire.bus.vfio_user.session import Session, Trouble, check_endpoint
 from vfwire.bus.vfio_user.wire import EndOfStream, Receiver, send_part
 from vfwire.errors import WaitTimeout
+from vfwire.memory.scheduling import wake_promptly
 from vfwire.pci.endpoint import Endpoint
 
 NEGOTIATION_SECONDS = 5.0  # after which a client that has not said VERSION makes room for another
@@ -89,6 +90,7 @@ class Server:
     def _run(self) -> None:
         listener = self._listener
         assert listener is not None
+        wake_promptly()  # whoever trapped is waiting
         try:
             while not self._stopping:
                 try:

@@ -1,0 +1,134 @@
+"""Runs in the guest, as its root: our ixgbevf on the guest's VF, through the kernel's VFIO. Prints a JSON object.
+
+usage: own_driver.py FRAMES. The host sends each frame back to its sender, so all of them come in again.
+"""
+
+import json
+import os
+import select
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from vfwire.bus.vfio.binding import PciDevice
+from vfwire.bus.vfio.function import VfioFunction
+from vfwire.drivers.ixgbevf import Ixgbevf
+from vfwire.drivers.verbs import Pool, burst
+from vfwire.errors import VfwireError
+
+VF = "0x10ed"
+ETHERTYPE = b"\x88\xb5"
+HEADER = 14
+PAYLOAD = 46
+AT_A_TIME = 200
+SECONDS = 20.0
+
+
+def the_function() -> PciDevice:
+    (found,) = (
+        entry.name
+        for entry in Path("/sys/bus/pci/devices").iterdir()
+        if (entry / "device").read_text().strip() == VF
+    )
+    return PciDevice(found)
+
+
+def refusal(attempt: Any, *arguments: Any) -> str:
+    """What an attempt that has to fail says, with the name of its error."""
+    try:
+        attempt(*arguments)
+    except VfwireError as error:
+        return f"{type(error).__name__}: {error}"
+    return "not refused"
+
+
+def refusal_of_a_user(address: str) -> str:
+    """The same for somebody without rights, in a process of his own."""
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.setuid(65534)
+        os.write(writing, refusal(VfioFunction, address).encode())
+        os._exit(0)
+    os.wait()
+    return os.read(reading, 4096).decode()
+
+
+def send_all(nic: Ixgbevf, numbers: list[int]) -> None:
+    """A broadcast frame for each number, which is its payload."""
+    frames = burst(32)
+    while numbers:
+        count = nic.pool.take(frames[: min(32, len(numbers))], HEADER + PAYLOAD)
+        for view, number in zip(nic.pool.views(frames[:count]), numbers, strict=False):
+            view[:HEADER] = list(b"\xff" * 6 + nic.mac + ETHERTYPE)
+            view[HEADER:] = list(number.to_bytes(PAYLOAD, "big"))
+        sent = nic.transmit(frames, count)
+        nic.pool.give(frames[sent:count])
+        del numbers[:sent]
+    nic.wait_sent(SECONDS)
+
+
+def receive_all(nic: Ixgbevf, seen: set[int], count: int) -> int:
+    """Sleep on the driver's events until `seen` has `count` numbers that came back to our MAC. Returns the sleeps."""
+    frames, sleeps = burst(32), 0
+    poller = select.poll()
+    for fd in nic.event_fds:
+        poller.register(fd, select.POLLIN)
+    deadline = time.monotonic() + SECONDS
+    while len(seen) < count and time.monotonic() < deadline:
+        got = nic.receive(frames)
+        if not got:
+            nic.arm()
+            got = nic.receive(frames)
+            if not got:
+                sleeps += bool(poller.poll(1000))
+        for view in nic.pool.views(frames[:got]):
+            data = view.tobytes()
+            if data[:6] == nic.mac and data[12:HEADER] == ETHERTYPE:
+                seen.add(int.from_bytes(data[HEADER : HEADER + PAYLOAD], "big"))
+        nic.pool.give(frames[:got])
+    return sleeps
+
+
+def exchange(nic: Ixgbevf, count: int) -> dict[str, int]:
+    """All numbers from 1 on, as many at a time as the receive ring surely takes."""
+    seen, woken = set[int](), 0
+    for first in range(1, count + 1, AT_A_TIME):
+        last = min(first + AT_A_TIME - 1, count)
+        send_all(nic, list(range(first, last + 1)))
+        woken += receive_all(nic, seen, last)
+    return {"received": len(seen), "sum": sum(seen), "woken": woken}
+
+
+def tell(text: str) -> None:
+    print(f"{time.monotonic():.1f} {text}", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    tell("imported")
+    device, count = the_function(), int(sys.argv[1])
+    said: dict[str, Any] = {"group": device.group is not None, "before": device.driver}
+    said["unbound"] = refusal(VfioFunction, device.address)
+    said["up"] = refusal(device.bind)
+    os.system("ip link set eth0 down")
+    said["had"], said["bound"] = device.bind(), device.driver
+    said["again"] = device.bind()
+    said["user"] = refusal_of_a_user(device.address)
+    tell("bound")
+    with Pool(1024) as pool, Ixgbevf.open(VfioFunction(device.address), pool, ring_size=512) as nic:
+        said["mac"], said["link"] = nic.mac.hex(":"), nic.wait_link_up(SECONDS)
+        said["own_addresses"] = int(nic.tx[0].delta) == 0
+        said["pages"] = pool.memory.size // 4096
+        said["second"] = refusal(VfioFunction, device.address)
+        tell("open")
+        said |= exchange(nic, count)
+        tell("exchanged")
+        said["info"] = [nic.info.driver, nic.info.bus_info == device.address]
+        said["stats"] = nic.stats()
+    tell("closed")
+    said["back"] = device.give_back()
+    print(json.dumps(said))
+
+
+if __name__ == "__main__":
+    main()

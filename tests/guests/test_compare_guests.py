@@ -1,0 +1,109 @@
+"""`vfwire compare --guests`, for real and short: the record, the table's claims, and a clean end when interrupted."""
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyroute2 import IPRoute
+
+from tests.guests.guest_kit import VFWIRE, guest_image
+from vfwire.measure.guests import GuestRecord
+from vfwire.measure.record import PERCENTILES
+
+pytestmark = [pytest.mark.guests, pytest.mark.timeout(300)]
+
+KEYS = set(GuestRecord.__dataclass_fields__)
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    guest_image()  # built before the clock runs
+    picture = tmp_path_factory.mktemp("plot") / "guests.png"
+    command = [*VFWIRE, "compare", "--guests", "--seconds", "1", "--json", "--plot", str(picture)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), picture
+
+
+def test_a_record_for_each_network(result: Any) -> None:
+    said, _ = result
+    assert said["schema"] == 1
+    paths = [(record["path"], record["driver"], record["interface"]) for record in said["paths"]]
+    assert paths[-1] == ("enhanced", "ixgbevf", "eth0")
+    assert ("default", "virtio_net", "eth1") in paths
+    if os.geteuid() == 0:
+        assert ("default", "virtio_net", "eth2") in paths and said["run"]["left_out"] == {}
+    assert all(set(record) == KEYS for record in said["paths"])
+
+
+def test_every_column_was_measured(result: Any) -> None:
+    said, _ = result
+    for record in said["paths"]:
+        assert record["guests"] is True and record["frame_bytes"] == 64
+        assert record["packets_per_second"] > 1000
+        assert record["received"] > 1000 and record["sent"] >= record["received"] > 0
+        assert sum(record["lost_to"].values()) == record["lost"]
+        assert record["rtt_us"]["samples"] >= 100
+        assert 0 < record["rtt_us"]["p50"] <= record["rtt_us"]["p99"] <= record["rtt_us"]["max"]
+        assert set(PERCENTILES) <= set(record["rtt_us"])
+        assert min(record["tcp_bits_per_second"].values()) > 1e6
+        assert 0 < record["guest_cpu"]["receiver"] <= 1 and record["cores_used"]["guests"] > 0
+        assert record["emulated"] == ("tcg" in said["run"]["accelerators"])
+
+
+def test_the_better_default_is_named_and_beaten_or_not_honestly(result: Any) -> None:
+    said, _ = result
+    (best,) = (record for record in said["paths"] if record["better_default"])
+    rates = [record["packets_per_second"] for record in said["paths"] if record["path"] == "default"]
+    assert best["packets_per_second"] == max(rates)
+    (gain,) = said["gains"]
+    enhanced = said["paths"][-1]
+    assert gain["packets_per_second"] == pytest.approx(enhanced["packets_per_second"] / max(rates))
+
+
+def test_hops_of_the_card_come_from_its_counters(result: Any) -> None:
+    said, _ = result
+    hops = said["paths"][-1]["hops"]
+    assert hops["layers"] == 0 and 0 < hops["traps_per_packet"] < 1
+    assert 0.5 < hops["copies"] < 2.5
+    assert said["paths"][0]["hops"]["copies"] is None
+
+
+def test_the_picture_is_drawn(result: Any) -> None:
+    _, picture = result
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def ours() -> list[str]:
+    """Interfaces that a comparison makes on the host."""
+    with IPRoute() as ip:
+        return [name for link in ip.get_links() if (name := link.get_attr("IFLA_IFNAME")).startswith("vfw")]
+
+
+def test_interrupted_it_leaves_nothing(tmp_path: Path) -> None:
+    before = ours()
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [*VFWIRE, "compare", "--guests", "--seconds", "60"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "booting" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(60) != 0
+    assert "Traceback" not in rest
+    assert list(tmp_path.glob("vfwire-run-*")) == []
+    assert ours() == before
+
+
+def test_options_that_say_what_to_send_are_refused() -> None:
+    command = [*VFWIRE, "compare", "--guests", "--size", "64"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2 and "--size does not go with --guests" in done.stderr
