@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from vfwire.measure.guests import GuestRecord
 
 
-def run_guests(steps: Steps, *, seconds: float, line_rate: str, as_json: bool, plot_to: Path | None) -> None:
+def run_guests(
+    steps: Steps, *, seconds: float, line_rate: str | None, as_json: bool, plot_to: Path | None
+) -> None:
     """Boot, measure, show. Raises UnsupportedMachine without a fit QEMU, and what guests raise."""
     from vfwire.devices.settings import parse_rate
     from vfwire.errors import UsageError
-    from vfwire.guests.pair import PairOptions
+    from vfwire.guests.pair import MODELS, PairOptions
     from vfwire.measure.compare import as_json as to_json
     from vfwire.measure.guests import guest_gains
     from vfwire.measure.machine import describe_machine
@@ -31,7 +33,8 @@ def run_guests(steps: Steps, *, seconds: float, line_rate: str, as_json: bool, p
         raise UsageError("between guests a measured window takes 0.5 to 3600 seconds")
     if plot_to is not None:
         check_plot(plot_to)
-    options = PairOptions(line_rate_bps=parse_rate(line_rate))
+    rates = MODELS if line_rate is None else dict.fromkeys(MODELS, parse_rate(line_rate))
+    options = PairOptions(line_rate_bps=rates)
     records, run = _measure(steps, options, seconds)
     steps.note("the machine")
     machine = describe_machine()

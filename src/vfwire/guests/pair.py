@@ -1,10 +1,10 @@
-"""Two guests side by side, joined by several networks at once: a card, QEMU's own network, a Linux bridge.
+"""Two guests side by side, joined by several networks at once: cards, QEMU's own network, a Linux bridge.
 
 The same two guests on every network, so that only what lies between them differs.
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -20,16 +20,22 @@ from vfwire.paths.roles import CardRole
 
 NAMES = ("vm1", "vm2")
 READY_SECONDS = 120.0
+MODELS = {"82599": 10_000_000_000, "ena": 100_000_000_000}
+"""What cards there are, each with a VF for either guest, and their line rate in bits a second unless said otherwise."""
 APPEND = "quiet cryptomgr.notests=1"  # less to wait for at boot; the same for all
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """One way from guest to guest. path: "default" or "enhanced". via: what it is. number: of its interface, ethN."""
+    """One way from guest to guest. path: "default" or "enhanced". via: what it is. number: of its interface, ethN.
+
+    model: of the card, "" where there is none.
+    """
 
     path: str
     via: str
     number: int
+    model: str = ""
 
     @property
     def interface(self) -> str:
@@ -42,15 +48,15 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class PairOptions:
-    """line_rate_bps: of the card's functions, None when lifted."""
+    """line_rate_bps: of each card's functions, by MODELS; None when lifted."""
 
-    line_rate_bps: int | None
+    line_rate_bps: Mapping[str, int | None]
     vcpus: int = 1
     memory_mib: int = 256
 
 
 class GuestPair:
-    """Fork the card first (here), then `open`; use as a context manager. Raises what Guest raises.
+    """Fork the cards first (here), then `open`; use as a context manager. Raises what Guest raises.
 
     networks: those there are, in the order of the interfaces. left_out: those there are not, and why.
     """
@@ -64,18 +70,18 @@ class GuestPair:
         self._image = image
         self._qemu = qemu
         self._open = contextlib.ExitStack()
-        directory = family.directory.path
-        self.card: Child = family.fork(
-            "guests' card", lambda: CardRole(directory, None, 1, 2, host=False, shared=True)
+        self.cards: dict[str, Child] = {model: self._fork_card(model) for model in options.line_rate_bps}
+
+    def _fork_card(self, model: str) -> Child:
+        directory = self.family.directory.path
+        return self.family.fork(
+            f"{model} card", lambda: CardRole(directory, None, 1, 2, host=False, shared=True, model=model)
         )
 
     def open(self, tell: Callable[[str], None]) -> None:
-        """Start card and guests, and wait until both take commands. `tell` is given each step."""
-        tell("starting the card")
-        (sockets,) = self.family.call(
-            self.card, "open", line_rate_bps=self.options.line_rate_bps, name="guests"
-        )
-        ends = [Path(sockets[key]) for key in sorted(sockets)]
+        """Start cards and guests, and wait until both take commands. `tell` is given each step."""
+        tell("starting the cards")
+        functions = [self._open_card(model, card) for model, card in self.cards.items()]
         nics = self._join()
         addresses = [
             tuple(f"{network.interface}:{network.address(guest)}/24" for network in self.networks)
@@ -87,7 +93,7 @@ class GuestPair:
                 name,
                 kernel=self._image.kernel,
                 initrds=(self._image.initrd,),
-                functions=(ends[number],),
+                functions=tuple(ends[number] for ends in functions),
                 nics=tuple(texts[number] for texts in nics),
                 addresses=addresses[number],
                 vcpus=self.options.vcpus,
@@ -99,12 +105,19 @@ class GuestPair:
             tell(f"booting {guest.machine.name}")
             guest.wait_ready(READY_SECONDS)
 
+    def _open_card(self, model: str, card: Child) -> list[Path]:
+        """Note its network; returns the sockets of both VFs."""
+        rate = self.options.line_rate_bps[model]
+        (sockets,) = self.family.call(card, "open", line_rate_bps=rate, name=model)
+        via = "82599 VF" if model == "82599" else "ENA VF"
+        self.networks.append(Network("enhanced", via, len(self.networks), model))
+        return [Path(sockets[key]) for key in sorted(sockets)]
+
     def _join(self) -> list[tuple[str, str]]:
-        """Note the networks; returns -netdev texts for both guests of each that is not the card."""
-        self.networks.append(Network("enhanced", "82599 VF", 0))
+        """Note the networks without a card; returns -netdev texts for both guests of each."""
         socket = self.family.directory.path / "net"
         nics = [tuple(f"stream,server={on},addr.type=unix,addr.path={socket}" for on in ("on", "off"))]
-        self.networks.append(Network("default", "virtio-net, QEMU stream", 1))
+        self.networks.append(Network("default", "virtio-net, QEMU stream", len(self.networks)))
         via = "virtio-net, tap and bridge"
         try:
             bridge = self._open.enter_context(Bridge(len(NAMES)))
@@ -112,29 +125,35 @@ class GuestPair:
             self.left_out[via] = str(error)
         else:
             nics.append(tuple(bridge.netdev(guest) for guest in range(len(NAMES))))
-            self.networks.append(Network("default", via, 2))
+            self.networks.append(Network("default", via, len(self.networks)))
         return [(first, second) for first, second in nics]
 
     @property
     def accelerators(self) -> list[str]:
         return sorted({guest.accelerator for guest in self.guests})
 
-    def count(self) -> dict[str, Any]:
-        """What the card has counted so far (see paths.roles.CardRole.do_count)."""
-        counted: dict[str, Any] = self.family.call(self.card, "count")
+    def count(self, network: Network) -> dict[str, Any]:
+        """What its card has counted so far (see paths.roles.CardRole.do_count): nothing, where there is none."""
+        if not network.model:
+            return {"copied": 0, "notified": 0, "traps": 0, "drops": {}}
+        counted: dict[str, Any] = self.family.call(self.cards[network.model], "count")
         return counted
 
+    def card_cpu_ns(self, network: Network) -> int:
+        """CPU time of its card so far, 0 where there is none."""
+        return self.cards[network.model].cpu_ns() if network.model else 0
+
     def check(self) -> None:
-        """Raises PeerGone, with the reason, when the card or a guest has ended."""
+        """Raises PeerGone, with the reason, when a card or a guest has ended."""
         self.family.check()
         for guest in self.guests:
             if not guest.alive:
                 raise guest.end or VfwireError(f"{guest.machine.name} has ended")
 
     def close(self) -> None:
-        """End guests, bridge and card. Safe to call twice."""
+        """End guests, bridge and cards. Safe to call twice."""
         self._open.close()
-        self.family.close([self.card] if self.card in self.family.children else [])
+        self.family.close([card for card in self.cards.values() if card in self.family.children])
 
     def __enter__(self) -> Self:
         return self

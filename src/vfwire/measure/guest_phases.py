@@ -103,7 +103,7 @@ def measure_stream(pair: GuestPair, network: Network, seconds: float, progress: 
     mac = receiver.check(f"cat /sys/class/net/{network.interface}/address").strip()
     receiver.check(script(_SINK, network))
     try:
-        before, drops = _packets(pair, network), pair.count()["drops"]
+        before, drops = _packets(pair, network), pair.count(network)["drops"]
         sender.check(script(_PKTGEN, network, mac=mac))
         try:
             _wait(pair, WARM_UP_SECONDS)
@@ -114,9 +114,7 @@ def measure_stream(pair: GuestPair, network: Network, seconds: float, progress: 
     finally:
         receiver.run(script(_NO_SINK, network), _COMMAND_SECONDS)
     sent, received = after[0] - before[0], after[1] - before[1]
-    causes = {}
-    if network.path == "enhanced":
-        causes = {cause: count - drops.get(cause, 0) for cause, count in pair.count()["drops"].items()}
+    causes = {cause: count - drops.get(cause, 0) for cause, count in pair.count(network)["drops"].items()}
     return Stream(**window, sent=sent, received=received, lost_to=account(max(0, sent - received), causes))  # type: ignore[arg-type]
 
 
@@ -125,14 +123,14 @@ def _window(pair: GuestPair, network: Network, seconds: float, progress: Progres
 
     def used() -> tuple[float, float, float]:
         emulators = sum(sum(process.cpu_times()[:2]) for process in processes)
-        return time.perf_counter(), emulators, pair.card.cpu_ns() / 1e9
+        return time.perf_counter(), emulators, pair.card_cpu_ns(network) / 1e9
 
-    counted, first = pair.count(), used()
+    counted, first = pair.count(network), used()
     with ThreadPoolExecutor(len(pair.guests)) as pool:
         watching = [pool.submit(watch, guest, network, seconds) for guest in pair.guests]
         _wait(pair, seconds, progress)
         sender, receiver = (future.result() for future in watching)
-    last, now = used(), pair.count()
+    last, now = used(), pair.count(network)
     wall = last[0] - first[0]
     return {
         "seconds": receiver.seconds,
@@ -145,7 +143,9 @@ def _window(pair: GuestPair, network: Network, seconds: float, progress: Progres
 
 def watch(guest: Guest, network: Network, seconds: float) -> Window:
     """Counters of one guest before and after so long, by its own clock."""
-    said = guest.check(f"LC_ALL=C bash -c '{script(_COUNTERS, network, seconds=seconds)}'", seconds + _COMMAND_SECONDS)
+    said = guest.check(
+        f"LC_ALL=C bash -c '{script(_COUNTERS, network, seconds=seconds)}'", seconds + _COMMAND_SECONDS
+    )
     return parse_window(said)
 
 

@@ -59,7 +59,7 @@ def _measure(
         driver=phases.driver_of(pair.guests[0], network),
         frame_bytes=phases.FRAME_BYTES,
         direction=ONE_WAY,
-        line_rate_bps=pair.options.line_rate_bps if enhanced else None,
+        line_rate_bps=pair.options.line_rate_bps[network.model] if enhanced else None,
         offered_pps=None,
         packets_per_second=pps,
         bits_per_second=pps * phases.FRAME_BYTES * 8,
