@@ -117,6 +117,23 @@ def test_an_idle_loop_naps_and_a_kick_wakes_it(engine: Engine) -> None:
         assert time.monotonic() - start < 0.5
 
 
+@pytest.mark.parametrize("polled", [True, False])
+def test_for_drivers_that_wait_for_interrupts_it_naps_at_once(polled: bool) -> None:
+    """For those that poll it does so itself, as long as it is told to: here for an hour."""
+    engine = Engine([1], polled=polled, spin_ns=3_600_000_000_000)
+    control = engine.state.control[0]
+    engine.start()
+    try:
+        if polled:
+            wait_until(lambda: control.rounds > 100)
+            assert control.sleeps == 0
+        else:
+            wait_until(lambda: control.sleeps > 10)
+            assert control.rounds <= control.sleeps + 2
+    finally:
+        engine.close()
+
+
 def test_a_fault_is_logged_once_until_it_is_cleared(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
     record = engine.state.functions[1]
     with caplog.at_level(logging.WARNING):

@@ -75,6 +75,8 @@ def _key(_context: click.Context, _parameter: click.Parameter, value: str | None
 @ena_options
 @click.option("--allowance", "allowances", multiple=True, callback=_allowances, metavar="VF,...:LIMIT,...",
               help=f"Of an instance: {', '.join(NAMES)}; as 0,1:pps=1M,bw-in=5G.")  # fmt: skip
+@click.option("--guests", is_flag=True,
+              help="For stock drivers, which wait for interrupts: nap when nothing moves.")  # fmt: skip
 @click.option("--exact", is_flag=True, help="Every register traps, and reserved bits read as on the chip.")
 @click.option("--api-ceiling", type=click.Choice(_APIS), default=_APIS[-1], show_default=True,
               help="Highest mailbox API that the PF accepts.")  # fmt: skip
@@ -111,6 +113,7 @@ def card(
     as_json: bool,
     host_function: bool,
     allowances: list[Allowance],
+    guests: bool,
     **rest: Any,
 ) -> None:
     """Run a card: its virtual functions on sockets, until it is stopped (Ctrl-C, SIGTERM).
@@ -120,7 +123,7 @@ def card(
     ena = read_ena_options(rest)
     with contextlib.ExitStack() as stack:
         stopped = stack.enter_context(_stop_signals())
-        engine = Engine([functions_of(vfs, host_function=host_function)], pin=core)
+        engine = Engine([functions_of(vfs, host_function=host_function)], pin=core, polled=not guests)
         stack.callback(engine.close)
         made = Card(
             engine, 0, name, vfs, mtu=mtu, line_rate_bps=rate, host_function=host_function, ena=ena, **rest

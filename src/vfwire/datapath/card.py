@@ -4,8 +4,8 @@ With nothing to do it polls on, lets others have the core, and after `spin_ns` n
 had nothing to do, at most `nap_ns`. So it is late by an eighth of a pause in the traffic; a long one costs little.
 Rings that a guest maps cannot wake it, only control code can (through `kick`).
 
-Where every driver sleeps until it is interrupted, nobody counts in microseconds, and the core that polling takes is
-one that guests could use: then it naps at once, for SHORTEST_NAP_NS at least, and a thousandth of a pause.
+Drivers that wait for interrupts do not count in microseconds, and the core that polling takes is one that their guests
+could use: for them (`polled` 0) it naps at once, for SHORTEST_NAP_NS at least, and a thousandth of a pause.
 """
 
 from vfwire.datapath.allowance import count_queued, held_by, top_up_allowances
@@ -19,7 +19,7 @@ from vfwire.datapath.ixgbevf_frame import take_descriptors
 from vfwire.datapath.ixgbevf_queues import HEAD, scan, tx_tail
 from vfwire.datapath.rate import PLENTY, top_up
 from vfwire.datapath.route import receive_from_link
-from vfwire.datapath.state import CONTROL, MODEL_82599, MODEL_ENA, QUEUES, VECTORS, CardState, new_state
+from vfwire.datapath.state import CONTROL, MODEL_82599, MODEL_ENA, QUEUES, CardState, new_state
 from vfwire.datapath.statistics import publish_statistics
 from vfwire.memory.compiled import compiled, inlined
 from vfwire.memory.words import clock_ns, drain_eventfd, load64, store32, store64, wait_fds, yield_core
@@ -32,7 +32,7 @@ BUDGET = 256  # descriptors of one queue before the next queue has its turn
 TURN = 1 << 52  # and what they may cost (562 KB on the wire): one descriptor can ask for 32,768 segments
 SCAN_ROUNDS = 64  # busy rounds between two looks for newly enabled rings
 NAP_SHIFT = 3
-SHORTEST_NAP_NS, SHORT_NAP_SHIFT = 100_000, 10  # where every driver waits for interrupts
+SHORTEST_NAP_NS, SHORT_NAP_SHIFT = 100_000, 10  # for drivers that wait for interrupts
 PATIENCE = (
     6  # while a sender waits for credit the core is kept 64 times as long: given away, line rate is lost
 )
@@ -124,28 +124,10 @@ def _serve(state, function, number, now):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _somebody_polls(state):  # type: ignore[no-untyped-def]
-    """1 if a queue that receives has no interrupt that anybody listens to, else 0."""
-    for function in range(state.control[0].functions):
-        record = state.functions[function]
-        if record.dma == 0:
-            continue
-        for number in range(record.rx_queues):
-            queue = state.rx[function * QUEUES + number]
-            if queue.on:
-                vector = record.rx_vector[number] if record.model == MODEL_82599 else queue.vector
-                if vector < 0 or state.vectors[function * VECTORS + vector].eventfd < 0:
-                    return 1
-    return 0
-
-
-@inlined
 def _round(state, now, look):  # type: ignore[no-untyped-def]
     """Everything once. look: also search for rings that were enabled or disabled. Returns how much was moved."""
     moved = 0
     state.control[0].waiting = 0
-    if look:
-        state.control[0].polled = _somebody_polls(state)
     for function in range(state.control[0].functions):
         record = state.functions[function]
         if record.dma == 0:

@@ -90,7 +90,7 @@ CONTROL = np.dtype(
             "recorder",
             "i8",
         ),  # address of the ring that events are noted in (recorder.py), 0 while nobody watches
-        ("polled", "i8"),  # 1 while a driver with open rings gets no interrupts, so it waits by polling
+        ("polled", "i8"),  # 1 where drivers wait by polling, 0 where all of them wait for interrupts
         ("waiting", "i8"),  # 1 while somebody has frames to send and no credit: the loop does not nap then
     ],
     align=True,

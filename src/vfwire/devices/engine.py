@@ -42,7 +42,8 @@ class Engine:
 
     functions_per_card: how many functions each card has. pin: the core of the loop's thread, None for any.
     spin_ns: how long the loop polls without work before it naps; nap_ns: its longest nap. quiet_rounds: empty
-    rounds before it offers its core to others: few where it shares the core with those who wait for it.
+    rounds before it offers its core to others: few where it shares the core with those who wait for it. polled: drivers
+    wait by polling; otherwise by interrupts, and the loop naps as soon as nothing moves.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Engine:
         spin_ns: int = SPIN_NS,
         nap_ns: int = NAP_NS,
         quiet_rounds: int = QUIET_ROUNDS,
+        polled: bool = True,
     ) -> None:
         if pin is not None and pin not in os.sched_getaffinity(0):
             raise UsageError(f"core {pin} cannot be had", f"choose among {sorted(os.sched_getaffinity(0))}")
@@ -68,6 +70,7 @@ class Engine:
         control.spin_ns = spin_ns
         control.nap_ns = nap_ns
         control.quiet_rounds = quiet_rounds
+        control.polled = int(polled)
         self._request = self._field("request")
         self._acknowledged = self._field("acknowledged")
         self._lock = threading.RLock()
@@ -116,7 +119,8 @@ class Engine:
         try:
             if self.pin is not None:
                 os.sched_setaffinity(0, {self.pin})
-            wake_promptly()
+            if not self.state.control[0].polled:
+                wake_promptly()
             run_card(self.state)
         except BaseException as error:
             self._failure = error

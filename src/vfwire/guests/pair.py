@@ -75,7 +75,8 @@ class GuestPair:
     def _fork_card(self, model: str) -> Child:
         directory = self.family.directory.path
         return self.family.fork(
-            f"{model} card", lambda: CardRole(directory, None, 1, 2, host=False, shared=True, model=model)
+            f"{model} card",
+            lambda: CardRole(directory, None, 1, 2, host=False, shared=True, model=model, polled=False),
         )
 
     def open(self, tell: Callable[[str], None]) -> None:

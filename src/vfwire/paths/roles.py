@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 class CardRole:
     """One or two cards, joined by a link, in one process; each function on a socket of its own.
 
-    core: the card's, None for any. shared: others run on the card's core.
+    core: the card's, None for any. shared: others run on the card's core. polled: see Engine.
     """
 
     busy = False
@@ -55,6 +55,7 @@ class CardRole:
         host: bool,
         shared: bool,
         model: str = "82599",
+        polled: bool = True,
     ) -> None:
         self._directory = directory
         self._model = model
@@ -63,7 +64,7 @@ class CardRole:
             pin(core)
         rounds = SHARED_QUIET_ROUNDS if shared else QUIET_ROUNDS
         functions = [functions_of(vfs, host_function=host)] * cards
-        self._engine = Engine(functions, pin=core, quiet_rounds=rounds)
+        self._engine = Engine(functions, pin=core, quiet_rounds=rounds, polled=polled)
         self._vfs, self._host = vfs, host
         self._cards: list[Card] = []
         self._count = cards
