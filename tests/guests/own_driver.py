@@ -115,7 +115,7 @@ def main() -> None:
     said["again"] = device.bind()
     said["user"] = refusal_of_a_user(device.address)
     tell("bound")
-    with Pool(1024) as pool, Ixgbevf.open(VfioFunction(device.address), pool, ring_size=512) as nic:
+    with Pool(2048) as pool, Ixgbevf.open(VfioFunction(device.address), pool, ring_size=512) as nic:
         said["mac"], said["link"] = nic.mac.hex(":"), nic.wait_link_up(SECONDS)
         said["own_addresses"] = int(nic.tx[0].delta) == 0
         said["pages"] = pool.memory.size // 4096

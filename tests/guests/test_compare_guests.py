@@ -33,10 +33,10 @@ def test_a_record_for_each_network(result: Any) -> None:
     said, _ = result
     assert said["schema"] == 1
     paths = [(record["path"], record["driver"], record["interface"]) for record in said["paths"]]
-    assert paths[-2:] == [("enhanced", "ixgbevf", "eth0"), ("enhanced", "ena", "eth1")]
-    assert ("default", "virtio_net", "eth2") in paths
+    assert paths[-2:] == [("enhanced", "ixgbevf", "net0"), ("enhanced", "ena", "net1")]
+    assert ("default", "virtio_net", "net2") in paths
     if os.geteuid() == 0:
-        assert ("default", "virtio_net", "eth3") in paths and said["run"]["left_out"] == {}
+        assert ("default", "virtio_net", "net3") in paths and said["run"]["left_out"] == {}
     assert all(set(record) == KEYS for record in said["paths"])
 
 

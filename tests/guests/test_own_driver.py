@@ -85,8 +85,9 @@ def run(running_card: RunningCard) -> Iterator[tuple[dict[str, Any], dict[str, A
     with Guest(guest) as started, Echo(running_card.sockets[1]) as echo:
         started.wait_ready(2 * READY_SECONDS)
         before = running_card.counters()["0"]
+        started.check("modprobe -a vfio-pci vfio_iommu_type1")
         command = f"NUMBA_DISABLE_JIT=1 PYTHONPATH={PATH} python3 /opt/own_driver.py {FRAMES}"
-        said = json.loads(started.check(f"modprobe vfio-pci; {command}", timeout=SECONDS).splitlines()[-1])
+        said = json.loads(started.check(command, timeout=SECONDS).splitlines()[-1])
         said["driver"] = started.check("ethtool -i eth0")
         yield said, before, running_card.counters()["0"], echo.frames
 

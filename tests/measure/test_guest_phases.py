@@ -49,7 +49,7 @@ def record(path: str, via: str, pps: float, p50: float) -> GuestRecord:
         path=path, driver="x", frame_bytes=64, direction="one-way", line_rate_bps=None, offered_pps=None,
         packets_per_second=pps, bits_per_second=pps * 512, sent=1, received=1, lost=0, lost_to={}, corrupted=None,
         reordered=None, rtt_us={"p50": p50}, cpu_ns_per_packet={"systems": 1e9 / pps, "layers": 0.0, "card": None},
-        hops={}, cores={}, ring_size=1, emulated=True, via=via, interface="eth0", tcp_bits_per_second={},
+        hops={}, cores={}, ring_size=1, emulated=True, via=via, interface="net0", tcp_bits_per_second={},
         guest_cpu={}, cores_used={},
     )  # fmt: skip
 
@@ -75,4 +75,4 @@ def test_without_a_default_path_there_is_no_gain() -> None:
 def test_networks_are_shown_default_first_and_have_addresses() -> None:
     vf, tap = Network("enhanced", "VF", 0), Network("default", "tap", 2)
     assert in_table_order([vf, tap]) == [tap, vf]
-    assert (tap.interface, tap.address(0), tap.address(1)) == ("eth2", "10.82.2.1", "10.82.2.2")
+    assert (tap.interface, tap.address(0), tap.address(1)) == ("net2", "10.82.2.1", "10.82.2.2")

@@ -22,12 +22,23 @@ NAMES = ("vm1", "vm2")
 READY_SECONDS = 120.0
 MODELS = {"82599": 10_000_000_000, "ena": 100_000_000_000}
 """What cards there are, each with a VF for either guest, and their line rate in bits a second unless said otherwise."""
+_NAME_INTERFACES = """number=0
+for entry in /sys/class/net/*; do
+    [ -e $entry/device ] && echo $(readlink -f $entry/device) ${{entry##*/}}
+done | sort | while read -r path name; do
+    ip link set $name down
+    ip link set $name name net$number
+    ip address add 10.82.$number.{host}/24 dev net$number
+    ip link set net$number up
+    echo net$number
+    number=$((number + 1))
+done"""
 APPEND = "quiet cryptomgr.notests=1"  # less to wait for at boot; the same for all
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """One way from guest to guest. path: "default" or "enhanced". via: what it is. number: of its interface, ethN.
+    """One way from guest to guest. path: "default" or "enhanced". via: what it is. number: of its interface, netN.
 
     model: of the card, "" where there is none.
     """
@@ -39,7 +50,7 @@ class Network:
 
     @property
     def interface(self) -> str:
-        return f"eth{self.number}"
+        return f"net{self.number}"
 
     def address(self, guest: int) -> str:
         """The IPv4 address of guest 0 or 1 on it."""
@@ -84,10 +95,6 @@ class GuestPair:
         tell("starting the cards")
         functions = [self._open_card(model, card) for model, card in self.cards.items()]
         nics = self._join()
-        addresses = [
-            tuple(f"{network.interface}:{network.address(guest)}/24" for network in self.networks)
-            for guest in range(len(NAMES))
-        ]
         for number, name in enumerate(NAMES):  # the second dials the first's socket
             tell(f"starting {name}")
             machine = Machine(
@@ -96,15 +103,24 @@ class GuestPair:
                 initrds=(self._image.initrd,),
                 functions=tuple(ends[number] for ends in functions),
                 nics=tuple(texts[number] for texts in nics),
-                addresses=addresses[number],
                 vcpus=self.options.vcpus,
                 memory_mib=self.options.memory_mib,
                 append=APPEND,
             )
             self.guests.append(self._open.enter_context(Guest(machine, qemu=self._qemu)))
-        for guest in self.guests:
+        for number, guest in enumerate(self.guests):
             tell(f"booting {guest.machine.name}")
             guest.wait_ready(READY_SECONDS)
+            self._name_interfaces(guest, number)
+
+    def _name_interfaces(self, guest: Guest, number: int) -> None:
+        """netN in the order of the slots, whichever driver came first; and their addresses."""
+        found = guest.check(_NAME_INTERFACES.format(host=number + 1)).split()
+        if found != [network.interface for network in self.networks]:
+            raise UnsupportedMachine(
+                f"{guest.machine.name} has drivers for {len(found)} of {len(self.networks)} interfaces",
+                "its kernel wants ixgbevf, ena and virtio_net",
+            )
 
     def _open_card(self, model: str, card: Child) -> list[Path]:
         """Note its network; returns the sockets of both VFs."""

@@ -32,17 +32,18 @@ modprobe pktgen
 cd /proc/net/pktgen
 echo rem_device_all >kpktgend_0
 echo add_device {interface} >kpktgend_0
-for word in "count 0" "delay 0" "pkt_size 60" "clone_skb 0" "burst 1" "dst_mac {mac}" \\
+for word in "count 0" "delay 0" "pkt_size 60" "clone_skb 0" "burst 32" "dst_mac {mac}" \\
     "src_min 198.18.0.1" "src_max 198.18.0.1" "dst_min 198.19.0.1" "dst_max 198.19.0.1" "udp_dst_min 9" "udp_dst_max 9"
 do echo "$word" >{interface}; done
 (echo start >pgctrl) >/dev/null 2>&1 &
 """
 _STOP = "echo stop >/proc/net/pktgen/pgctrl"
-# The sink: what arrives is counted and dropped before the IP stack, whose work is the same on every network.
+# The sink: what arrives is counted and dropped before the IP stack, whose work is the same on every network. iproute2's
+# tc by its path, since busybox has one, too.
 _SINK = """modprobe -a sch_ingress cls_matchall act_gact
-tc qdisc replace dev {interface} clsact
-tc filter replace dev {interface} ingress protocol ip pref 1 handle 1 matchall action drop"""
-_NO_SINK = "tc qdisc del dev {interface} clsact"
+/usr/sbin/tc qdisc replace dev {interface} clsact
+/usr/sbin/tc filter replace dev {interface} ingress protocol ip pref 1 handle 1 matchall action drop"""
+_NO_SINK = "/usr/sbin/tc qdisc del dev {interface} clsact"
 _COUNTERS = """cd /sys/class/net/{interface}/statistics
 show() {{ read -r all </proc/stat; echo $EPOCHREALTIME $(cat rx_packets tx_packets) $all; }}
 show; sleep {seconds:g}; show"""

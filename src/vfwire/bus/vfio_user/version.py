@@ -8,7 +8,7 @@ from vfwire.errors import ProtocolError
 from vfwire.layouts import vfio_user as layout
 from vfwire.memory.shared import PAGE
 
-MAX_DMA_MAPS = 128  # each may hold a descriptor of ours; a guest of QEMU needs about a dozen
+MAX_DMA_MAPS = 16384  # a guest of QEMU needs about a dozen, one with an IOMMU of its own one for each page
 
 
 @dataclass(frozen=True, slots=True)
