@@ -53,6 +53,7 @@ class VfioFunction(RegisterAccess):
         device = PciDevice(address, sysfs)
         self.name = device.address
         self.traps = 0
+        self._vectors = 0
         self.pages: list[tuple[MappedPages, ...]] = []
         self._offsets: list[int] = []
         self._sizes: list[int] = []
@@ -175,8 +176,10 @@ class VfioFunction(RegisterAccess):
         self._container.unmap(iova, size)
 
     def enable_interrupts(self, eventfds: list[int]) -> None:
-        """All vectors at once: the kernel sets MSI-X up as a set."""
-        self._set_irqs(IrqIndex.MSIX, layout.DATA_NONE, [])
+        """All vectors at once: the kernel sets MSI-X up as a set, and disables only what is enabled."""
+        if self._vectors:
+            self._set_irqs(IrqIndex.MSIX, layout.DATA_NONE, [])
+        self._vectors = len(eventfds)
         if eventfds:
             self._set_irqs(IrqIndex.MSIX, layout.DATA_EVENTFD, eventfds)
 
