@@ -122,6 +122,10 @@ def _loss(record: "GuestRecord") -> str:
     return f"{record.lost:,} of {record.sent:,}" + (f"\n{causes}" if causes else "")
 
 
+def _offered(record: "GuestRecord") -> str:
+    return "as fast as it goes" if record.offered_pps is None else scaled(record.offered_pps, "")
+
+
 def _percent(share: float) -> str:
     return f"{share:.0%}"
 
@@ -129,6 +133,7 @@ def _percent(share: float) -> str:
 _ROWS: "list[tuple[str, Callable[[GuestRecord], str]]]" = [
     ("driver, says the guest", lambda record: record.driver),
     ("packets a second", lambda record: scaled(record.packets_per_second, "")),
+    ("offered", _offered),
     ("lost", _loss),
     ("TCP to vm2", _tcp("forward")),
     ("TCP to vm1", _tcp("reverse")),

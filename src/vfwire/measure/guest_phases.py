@@ -21,6 +21,7 @@ from vfwire.guests.pair import GuestPair, Network
 from vfwire.measure.phases import Progress, account
 
 FRAME_BYTES = 64  # with the FCS, which pktgen does not count
+BURST = 32  # frames that pktgen hands to the driver at once; its pace is between bursts
 PING_SECONDS = 0.005  # between two pings
 WARM_UP_SECONDS = 1.0
 _COMMAND_SECONDS = 30.0
@@ -32,7 +33,7 @@ modprobe pktgen
 cd /proc/net/pktgen
 echo rem_device_all >kpktgend_0
 echo add_device {interface} >kpktgend_0
-for word in "count 0" "delay 0" "pkt_size 60" "clone_skb 0" "burst 32" "dst_mac {mac}" \\
+for word in "count 0" "{pace}" "pkt_size 60" "clone_skb 0" "burst {burst}" "dst_mac {mac}" \\
     "src_min 198.18.0.1" "src_max 198.18.0.1" "dst_min 198.19.0.1" "dst_max 198.19.0.1" "udp_dst_min 9" "udp_dst_max 9"
 do echo "$word" >{interface}; done
 (echo start >pgctrl) >/dev/null 2>&1 &
@@ -98,14 +99,20 @@ def _field(text: str, pattern: str) -> str:
     return found[1]
 
 
-def measure_stream(pair: GuestPair, network: Network, seconds: float, progress: Progress) -> Stream:
-    """pktgen as fast as it goes, for the warm-up and a window of `seconds`; received and lost are accounted for."""
+def measure_stream(
+    pair: GuestPair, network: Network, seconds: float, progress: Progress, rate_pps: int | None = None
+) -> Stream:
+    """pktgen for the warm-up and a window of `seconds`; received and lost are accounted for.
+
+    rate_pps: frames a second to offer, None for as fast as it goes.
+    """
+    pace = "delay 0" if rate_pps is None else f"ratep {max(1, rate_pps // BURST)}"
     sender, receiver = pair.guests
     mac = receiver.check(f"cat /sys/class/net/{network.interface}/address").strip()
     receiver.check(script(_SINK, network))
     try:
         before, drops = _packets(pair, network), pair.count(network)["drops"]
-        sender.check(script(_PKTGEN, network, mac=mac))
+        sender.check(script(_PKTGEN, network, mac=mac, pace=pace, burst=BURST))
         try:
             _wait(pair, WARM_UP_SECONDS)
             window = _window(pair, network, seconds, progress)
