@@ -112,13 +112,17 @@ def test_a_socket_without_a_card_is_named(tmp_path: Path) -> None:
         Guest(machine(functions=[tmp_path / "vf0.sock"]))
 
 
-def test_a_killed_guest_is_reported_and_its_function_is_free_again(running_card: RunningCard) -> None:
-    mine = machine("c", functions=running_card.sockets[1:2])
-    with Guest(mine) as first:
-        first.wait_ready(READY_SECONDS)
-        first.kill()
-        with pytest.raises(PeerGone, match="signal 9"):
-            first.run("true")
+@pytest.mark.timeout(3600)
+def test_a_killed_guest_is_reported_and_its_function_is_free_again(
+    running_card: RunningCard, soaking: bool
+) -> None:
+    mine = machine("c", functions=tuple(running_card.sockets[1:2]))
+    for _ in range(50 if soaking else 1):
+        with Guest(mine) as first:
+            first.wait_ready(READY_SECONDS)
+            first.kill()
+            with pytest.raises(PeerGone, match="signal 9"):
+                first.run("true")
     with Guest(mine) as second:
         second.wait_ready(READY_SECONDS)
         assert "driver: ixgbevf" in second.check("ethtool -i eth0")

@@ -72,6 +72,7 @@ class TestBuilt:
         assert re.fullmatch(r"6\.12\.\d+\+deb13-cloud-amd64", manifest["kernel"])
         assert manifest["files"].keys() == {"vmlinuz", "initrd"} and image.whole
 
+    @pytest.mark.soak
     def test_the_same_packages_give_the_same_bytes(self, tmp_path: Path) -> None:
         first, second = (build(tmp_path / name) for name in ("a", "b"))
         assert first.manifest == second.manifest and first.whole and second.whole

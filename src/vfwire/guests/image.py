@@ -77,7 +77,7 @@ class Image:
             return all(
                 _digest(self.directory / name) == hash_ for name, hash_ in self.manifest["files"].items()
             )
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # what stands there is no manifest
             return False
 
 
