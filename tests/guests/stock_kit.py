@@ -1,0 +1,156 @@
+"""Guests whose stock ixgbevf drives VFs of one card, and the questions that tests ask them."""
+
+import contextlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.guests.guest_kit import RunningCard, card, guest_image, machine
+from vfwire.devices.management import ManagementClient
+from vfwire.devices.run_directory import MANAGEMENT
+from vfwire.guests.guest import Guest
+
+READY_SECONDS = 150.0
+COMMAND_SECONDS = 60.0
+# What a network driver that is not content leaves in its kernel's log.
+TROUBLE = re.compile(
+    r"Unit Hang|timed out|WARNING|BUG:|Oops|Call Trace|Reset adapter|reset task|refused|[Ff]ailed to"
+)
+_LOSS = re.compile(r"(\d+) packets transmitted, (\d+) received")
+
+
+@dataclass
+class Hosts:
+    """Guests, VF by VF of one card: guest n has 10.0.0.(n + 1) and fd00::(n + 1)."""
+
+    card: RunningCard
+    guests: list[Guest]
+
+    def ask(self, do: str, **arguments: Any) -> Any:
+        """A request to the card, as `vfwire vf` sends it."""
+        with ManagementClient(self.card.directory / MANAGEMENT, COMMAND_SECONDS) as client:
+            return client.ask(do, **arguments)
+
+    def set(self, vf: int, **changes: Any) -> None:
+        self.ask("set", vf=vf, changes=changes)
+
+    def counters(self, vf: int) -> dict[str, Any]:
+        counted: dict[str, Any] = self.ask("counters")["vfs"][str(vf)]
+        return counted
+
+
+def addresses(number: int) -> tuple[str, ...]:
+    return (f"eth0:10.0.0.{number + 1}/24,fd00::{number + 1}/64",)
+
+
+def start(made: RunningCard, vf: int, *, vcpus: int = 1) -> Guest:
+    """A guest on one VF; it is still booting."""
+    image = guest_image("iputils-ping")
+    name = f"guest{vf}"
+    return Guest(
+        machine(name, image=image, functions=made.sockets[vf : vf + 1], addresses=addresses(vf), vcpus=vcpus)
+    )
+
+
+@contextlib.contextmanager
+def hosts(
+    directory: Path, count: int, *options: str, vcpus: int = 1, query_rss: bool = False
+) -> Iterator[Hosts]:
+    """A card with so many VFs, and a guest on each, all up and with a link."""
+    with contextlib.ExitStack() as stack:
+        made = stack.enter_context(card(directory, "--vfs", str(count), *options))
+        found = Hosts(made, [])
+        for vf in range(count):
+            found.set(vf, query_rss=query_rss)
+            found.guests.append(stack.enter_context(start(made, vf, vcpus=vcpus)))
+        for guest in found.guests:
+            guest.wait_ready(READY_SECONDS)
+            wait_link(guest)
+        yield found
+
+
+def wait_until(what: str, condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
+
+
+def wait_link(guest: Guest, up: bool = True, seconds: float = 60.0) -> None:
+    """Until the interface has a carrier, or has none."""
+    wanted = int(up)
+    script = f'while [ "$(cat /sys/class/net/eth0/carrier 2>/dev/null)" != {wanted} ]; do sleep 0.1; done'
+    guest.check(script, seconds)
+
+
+def ping(
+    guest: Guest, to: str, count: int = 50, *, interval: float = 0.01, options: str = ""
+) -> tuple[int, int]:
+    """Sent and received. interval 0: as fast as answers come."""
+    pace = "-f" if interval == 0 else f"-i {interval}"
+    done = guest.run(f"ping -n -q -W 2 {pace} -c {count} {options} {to}", COMMAND_SECONDS)
+    found = _LOSS.search(done.output)
+    assert found, done.output
+    return int(found[1]), int(found[2])
+
+
+def reaches(guest: Guest, to: str, **options: Any) -> bool:
+    """Every ping is answered. The first, which may have to wait for an address, does not count."""
+    ping(guest, to, 2, interval=0.2, options=options.get("options", ""))
+    sent, received = ping(guest, to, **options)
+    return sent == received > 0
+
+
+def iperf(guest: Guest, to: str, seconds: float, options: str = "") -> dict[str, Any]:
+    """iperf3's report. A server runs on the other guest (`serve`)."""
+    done = guest.run(f"iperf3 -J -c {to} -t {seconds} {options}", seconds + COMMAND_SECONDS)
+    report: dict[str, Any] = json.loads(done.output)
+    assert "error" not in report, report["error"]
+    return report
+
+
+def serve(guest: Guest) -> None:
+    """iperf3's server in the background, for as many clients as come, one after the other."""
+    guest.check("pidof iperf3 >/dev/null || iperf3 -s -D")
+
+
+def received_bytes(report: dict[str, Any]) -> list[int]:
+    """Bytes that arrived, for each direction that the report has."""
+    end = report["end"]
+    return [int(end[name]["bytes"]) for name in ("sum_received", "sum_received_bidir_reverse") if name in end]
+
+
+def together(*calls: Callable[[], Any]) -> list[Any]:
+    """All of them at once; their results in order."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return [future.result() for future in [pool.submit(call) for call in calls]]
+
+
+def interrupts(guest: Guest) -> dict[str, int]:
+    """Interrupts of each of eth0's vectors so far, by the name that the driver gave it."""
+    found = {}
+    for line in guest.check("cat /proc/interrupts").splitlines():
+        words = line.split()
+        if words and words[-1].startswith("eth0"):
+            found[words[-1]] = sum(int(word) for word in words[1:] if word.isdecimal())
+    return found
+
+
+def statistics(guest: Guest) -> dict[str, int]:
+    """`ethtool -S eth0`."""
+    pairs = (line.split(":") for line in guest.check("ethtool -S eth0").splitlines()[1:])
+    return {name.strip(): int(value) for name, value in pairs}
+
+
+@contextlib.contextmanager
+def content(*guests: Guest) -> Iterator[None]:
+    """Nothing that these guests' kernels log meanwhile is a driver's complaint."""
+    before = [len(guest.check("dmesg").splitlines()) for guest in guests]
+    yield
+    for guest, seen in zip(guests, before, strict=True):
+        new = guest.check("dmesg").splitlines()[seen:]
+        assert not [line for line in new if TROUBLE.search(line)]
