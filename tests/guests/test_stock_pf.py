@@ -62,7 +62,10 @@ def test_a_port_vlan_is_invisible_to_its_guest(pair: Hosts, one: Guest, two: Gue
 
 
 def test_the_link_goes_and_comes_under_traffic(pair: Hosts, one: Guest) -> None:
+    seen = pair.counters(0)["tx_frames"]
+
     def blink() -> None:
+        wait_until("traffic", lambda: pair.counters(0)["tx_frames"] > seen + 500)
         pair.set(0, state="disable")
         wait_link(one, up=False)
         pair.set(0, state="auto")
