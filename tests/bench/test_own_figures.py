@@ -30,3 +30,13 @@ def test_idle_card_is_looked_at() -> None:
     assert found["vfs"] == 2
     assert 0 < found["private_mib"] < 300
     assert found["rtt_us"]["1"]["p50"] > 0
+
+
+def test_an_access_that_traps_is_timed() -> None:
+    command = [sys.executable, "-m", "bench.control_path", "--samples", "200", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=150)
+    plain, traced = json.loads(done.stdout)["records"]
+    assert (plain["traced"], traced["traced"]) == (False, True)
+    for record in (plain, traced):
+        assert record["read_us"]["samples"] == record["write_us"]["samples"] == 200
+        assert 0 < record["read_us"]["p50"] < 20_000
