@@ -10,7 +10,7 @@ from vfwire.datapath.checksum import fold
 from vfwire.datapath.interrupts import note_cause
 from vfwire.datapath.ixgbevf_queues import buffer_address, rx_publish, rx_room
 from vfwire.datapath.rate import wire_cost
-from vfwire.datapath.state import QUEUES, Drop
+from vfwire.datapath.state import QUEUES, STAGED, Drop
 from vfwire.layouts.ethernet import PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP
 from vfwire.layouts.ixgbe_descriptors import (
     RXD_ERR_IPE,
@@ -32,6 +32,7 @@ from vfwire.layouts.ixgbe_descriptors import (
     TXD_Q1_TXSM,
 )
 from vfwire.memory.compiled import inlined
+from vfwire.memory.streaming import LINE, stream_fence, stream_line
 from vfwire.memory.unaligned import read16, read32, read64, write16, write32, write64
 from vfwire.memory.words import copy, load64, prefetch, prefetch_write, store64
 
@@ -40,6 +41,9 @@ PLAIN_MASK = (
 )
 PLAIN = TXD_DTYP_DATA | TXD_DCMD_DEXT | TXD_DCMD_EOP
 AHEAD = 8  # frames: their lines are asked for before they are needed, for they are in another core's cache
+FAR_AHEAD = 32  # descriptors, which say where those frames are
+STREAM_FROM = 32  # frames in a ring, from which on long ones are copied past the caches
+STREAM_LENGTH = 512  # bytes of a long frame: who receives a shorter one would wait for memory
 SHORTEST = 17  # the least that an 82599 sends; also what two 64-bit loads need
 KEY1_MASK = (1 << 48) - 1
 IPV4_IN_KEY1 = 0x0008  # EtherType 0x0800 as it stands in bits 47:32 of bytes 8-15
@@ -78,6 +82,12 @@ def ipv4_status(address, length, word1):  # type: ignore[no-untyped-def]
 
 
 @inlined
+def _ahead(place, distance, size):  # type: ignore[no-untyped-def]
+    place += distance
+    return place if place < size else place - size
+
+
+@inlined
 def copy_frame(to, source, length):  # type: ignore[no-untyped-def]
     """Copy a frame. Small ones by two moves of fixed size that may overlap: a third of what a call of memcpy takes."""
     if 32 <= length <= 64:
@@ -85,6 +95,34 @@ def copy_frame(to, source, length):  # type: ignore[no-untyped-def]
         copy(to + length - 32, source + length - 32, 32)
     else:
         copy(to, source, length)
+
+
+@inlined
+def copy_long_frame(to, source, length):  # type: ignore[no-untyped-def]
+    """Copy a frame of LINE bytes or more to the start of a line: its head through the caches, whole lines past them."""
+    copy(to, source, LINE)
+    done = LINE
+    while done + LINE <= length:
+        stream_line(to + done, source + done)
+        done += LINE
+    if done < length:
+        copy(to + done, source + done, length - done)
+
+
+@inlined
+def _show(state, inbox, count):  # type: ignore[no-untyped-def]
+    """Hand the staged frames to the receiver: their descriptors, behind all that was copied."""
+    if count == 0:
+        return
+    stream_fence()
+    ring, place, size = inbox.ring, inbox.head, inbox.size
+    for at in range(count):
+        entry = ring + place * 16
+        store64(entry, state.staged[0, at])
+        store64(entry + 8, state.staged[1, at])
+        place = place + 1 if place + 1 < size else 0
+    inbox.head = place
+    rx_publish(inbox)
 
 
 @inlined
@@ -100,18 +138,21 @@ def plain_burst(state, function, number, pending, credit, metered):  # type: ign
     key0, key1 = queue.key0, queue.key1
     ring, head, size = queue.ring, queue.head, queue.size
     start, end, delta = queue.map_start, queue.map_end, queue.map_delta
-    if target.rss or not target.dma or rx_room(state, to, 0) < 0:  # a guest changes these without a word
+    if target.rss or not target.dma:  # a guest changes these without a word
         return 0, credit, 0
-    in_ring, in_head, in_tail, in_size = inbox.ring, inbox.head, inbox.tail, inbox.size
-    if not inbox.one_buffer:
+    room = rx_room(state, to, 0)
+    if room < 0 or not inbox.one_buffer:
         return 0, credit, 0
+    in_ring, in_head, in_size = inbox.ring, inbox.head, inbox.size
     longest = min(inbox.buffer_bytes, target.max_frame)
     is_ipv4 = (key1 >> 32) & 0xFFFF == IPV4_IN_KEY1
-    taken, moved, dropped, total, lost, asked = 0, 0, 0, 0, 0, 0
+    streaming = pending >= STREAM_FROM
+    taken, moved, dropped, total, lost, asked, staged = 0, 0, 0, 0, 0, 0, 0
     while taken < pending and credit > 0:
         entry = ring + head * 16
-        ahead = head + AHEAD if head + AHEAD < size else head + AHEAD - size
-        prefetch(load64(ring + ahead * 16) + delta)
+        if taken + FAR_AHEAD < pending:
+            prefetch(ring + _ahead(head, FAR_AHEAD, size) * 16)
+        prefetch(load64(ring + _ahead(head, AHEAD, size) * 16) + delta)
         word1 = load64(entry + 8)
         length = word1 & TXD_DTALEN_MASK
         if word1 & PLAIN_MASK != PLAIN or length < SHORTEST or length > longest:
@@ -128,31 +169,36 @@ def plain_burst(state, function, number, pending, credit, metered):  # type: ign
             packet_type, status = ipv4_status(address, length, second)
             if packet_type < 0:
                 break
-        if in_head == in_tail:
-            inbox.head = in_head
-            rx_publish(inbox)
-            if rx_room(state, to, 0) < 0 or not inbox.one_buffer:
-                break
-            in_ring, in_head, in_tail, in_size = inbox.ring, inbox.head, inbox.tail, inbox.size
-            longest = min(inbox.buffer_bytes, target.max_frame)
-            if length > longest:
-                break
-        if in_head == in_tail:
+        if staged == min(STAGED, room):
+            _show(state, inbox, staged)
+            room -= staged
+            staged = 0
+            if room == 0:
+                room = rx_room(state, to, 0)
+                if room < 0 or not inbox.one_buffer:
+                    break
+                in_ring, in_head, in_size = inbox.ring, inbox.head, inbox.size
+                longest = min(inbox.buffer_bytes, target.max_frame)
+                if length > longest:
+                    break
+        if room == 0:
             dropped += 1
             lost += length
         else:
-            in_entry = in_ring + in_head * 16
-            ahead = in_head + AHEAD if in_head + AHEAD < in_size else in_head + AHEAD - in_size
-            prefetch_write(load64(in_ring + ahead * 16) + inbox.map_delta)
-            buffer = buffer_address(state, to, inbox, load64(in_entry), longest, 1)
+            prefetch_write(in_ring + _ahead(in_head, FAR_AHEAD, in_size) * 16)
+            buffer = buffer_address(state, to, inbox, load64(in_ring + in_head * 16), longest, 1)
             if buffer == 0:
                 break
-            copy_frame(buffer, address, length)
+            if length >= STREAM_LENGTH and streaming and buffer & (LINE - 1) == 0:
+                copy_long_frame(buffer, address, length)
+            else:
+                copy_frame(buffer, address, length)
             write64(buffer, first)
             write32(buffer + 8, second)
             write16(buffer + 12, second >> 32)
-            store64(in_entry, packet_type)
-            store64(in_entry + 8, _DONE | status | (length << 32))
+            state.staged[0, staged] = packet_type
+            state.staged[1, staged] = _DONE | status | (length << 32)
+            staged += 1
             in_head = in_head + 1 if in_head + 1 < in_size else 0
             moved += 1
             total += length
@@ -165,8 +211,7 @@ def plain_burst(state, function, number, pending, credit, metered):  # type: ign
         taken += 1
     queue.head = head
     if inbox.on:
-        inbox.head = in_head
-        rx_publish(inbox)
+        _show(state, inbox, staged)
         if moved:
             note_cause(state, to, target.rx_vector[0])
     _count(state, function, queue, to, inbox, taken, moved, dropped, total, lost)

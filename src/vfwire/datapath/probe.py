@@ -16,6 +16,7 @@ every call, by atomic operations that cost more than the check itself.
 import numpy as np
 
 from vfwire.memory.compiled import inlined
+from vfwire.memory.streaming import stream64
 from vfwire.memory.unaligned import read64, write64
 from vfwire.memory.words import copy, load8, load64, store8, store64
 
@@ -57,6 +58,15 @@ def fill_probe(address, template, sequence, length, full):  # type: ignore[no-un
     write64(address + SEQUENCE_OFFSET, sequence)
     if full:
         _write_pattern(address, sequence, length)
+
+
+@inlined
+def stream_probe(address, template, sequence):  # type: ignore[no-untyped-def]
+    """The same without a pattern, for a burst: past the caches. The buffer begins on a line; a fence has to follow."""
+    for at in range(0, SEQUENCE_OFFSET, 8):
+        stream64(address + at, read64(template + at))
+    stream64(address + SEQUENCE_OFFSET, sequence)
+    stream64(address + PATTERN_OFFSET, read64(template + PATTERN_OFFSET))
 
 
 @inlined

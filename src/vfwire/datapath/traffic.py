@@ -26,11 +26,19 @@ from vfwire.datapath.application import (
     STOPPED_SENDING,
     give_all,
 )
-from vfwire.datapath.probe import SEQUENCE_OFFSET, TEMPLATE_BYTES, check_slowly, fill_probe, headers_differ
+from vfwire.datapath.probe import (
+    SEQUENCE_OFFSET,
+    TEMPLATE_BYTES,
+    check_slowly,
+    fill_probe,
+    headers_differ,
+    stream_probe,
+)
 from vfwire.datapath.verbs import receive, transmit
 from vfwire.memory.compiled import compiled, inlined
+from vfwire.memory.streaming import LINE, stream_fence
 from vfwire.memory.unaligned import read64
-from vfwire.memory.words import clock_ns, copy, load64, prefetch, store64, yield_core
+from vfwire.memory.words import clock_ns, copy, load64, store64, yield_core
 
 SENDER = np.dtype(
     [
@@ -49,6 +57,7 @@ SENDER = np.dtype(
 )
 
 _SECOND = 1_000_000_000
+STREAM_FROM = 32  # frames built at once, from which on they are written past the caches
 
 
 @inlined
@@ -99,13 +108,20 @@ def _build(pool, stack, frames, app, sender, due):  # type: ignore[no-untyped-de
             app.full,
             app.templates,
         )
+        streaming = full == 0 and count >= STREAM_FROM and (pool.first | pool.stride) & (LINE - 1) == 0
         for at in range(count):
             address = stack[free - 1 - at]
             frames[at].address = address
             frames[at].length = length
-            fill_probe(address, templates + (sequence & mask) * TEMPLATE_BYTES, sequence, length, full)
+            template = templates + (sequence & mask) * TEMPLATE_BYTES
+            if streaming:
+                stream_probe(address, template, sequence)
+            else:
+                fill_probe(address, template, sequence, length, full)
             sequence += 1
         sender.sequence = sequence
+        if streaming:
+            stream_fence()
     pool.free = free - count
     sender.offered += count
     sender.start = 0
@@ -142,8 +158,6 @@ def _check(rx, pool, stack, frames, app, sink):  # type: ignore[no-untyped-def]
         count = receive(rx[which], pool, stack, frames, BURST)
         if count == 0:
             continue
-        for at in range(count):
-            prefetch(frames[at].address)
         good, good_bytes = 0, 0
         plain = app.packed == 0 and app.full == 0
         due, mask, want, expected = app.nexts, app.flows - 1, app.length, app.expected

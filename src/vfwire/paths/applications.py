@@ -26,7 +26,8 @@ from vfwire.paths.board import Board
 from vfwire.paths.flow import Station, swapped, templates
 
 SPIN = 4  # empty rounds before the core is offered to others
-TURN_SHARE = 2  # quarters of a ring after which a sender lets a receiver on the same core have its turn
+NO_SPIN = 0  # of who waits for an answer, where the one to answer waits for this very core
+TURN_SHARE = 3  # quarters of a ring after which a sender lets a receiver on the same core have its turn
 _BACKLOG = 1024  # frames that a late sender may catch up with at once
 
 

@@ -14,7 +14,7 @@ from vfwire.paths.applications import Packed, StreamOptions
 from vfwire.paths.board import Board
 from vfwire.paths.counters import Counters
 from vfwire.paths.flow import Station, station
-from vfwire.paths.pinning import SYSTEMS, place, usable_cores
+from vfwire.paths.pinning import SYSTEMS, place, shares_core, usable_cores
 from vfwire.paths.process import Child, Family
 from vfwire.paths.replay import addresses_of
 from vfwire.paths.roles import SystemRole
@@ -95,9 +95,9 @@ class Path(ABC):
 
     def _fork_system(self, number: int) -> System:
         boards, packed = self._boards, self.options.replay
-        core = self.cores[SYSTEMS[number]]
+        core, shared = self.cores[SYSTEMS[number]], shares_core(self.cores, SYSTEMS[number])
         child = self.family.fork(
-            f"{self.title} {SYSTEMS[number]}", lambda: SystemRole(core, number, boards, packed)
+            f"{self.title} {SYSTEMS[number]}", lambda: SystemRole(core, number, boards, packed, shared)
         )
         return System(child, boards[number], number)
 

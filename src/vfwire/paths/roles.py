@@ -210,8 +210,11 @@ class SystemRole:
 
     busy = True
 
-    def __init__(self, core: int, number: int, boards: tuple[Board, Board], packed: Packed | None) -> None:
+    def __init__(
+        self, core: int, number: int, boards: tuple[Board, Board], packed: Packed | None, shared: bool
+    ) -> None:
         pin(core)
+        self._spin = applications.NO_SPIN if shared else applications.SPIN
         self._board = boards[number]
         self._other = boards[1 - number]
         self._number = number
@@ -262,9 +265,10 @@ class SystemRole:
         )
 
     def do_echo(self) -> None:
-        applications.echo(self._opened(), self._board)
+        applications.echo(self._opened(), self._board, spin=self._spin)
 
     def do_ping(self, near: list[str], far: list[str], **options: Any) -> int:
+        options.setdefault("spin", self._spin)
         return applications.ping(self._opened(), self._board, _station(near), _station(far), **options)
 
     def do_count(self) -> dict[str, Any]:
