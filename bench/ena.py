@@ -1,0 +1,143 @@
+"""The ENA's own questions: placements beside each other, and what queues and idle neighbours cost.
+
+    python -m bench.ena [--seconds 1] [--rounds 5] [--part placement|queues|neighbours] [--json]
+
+placement: transmit rings in host memory and in the device's (low-latency queues of 128 bytes), line rate lifted and at
+100 Gb/s: packets a second and round trips, medians. queues: the same 64 flows over 1 to 8 queue pairs, lifted, 64 B.
+neighbours: one round of the card's loop with nothing to move, for 1 to 32 VFs that have a driver each, and for 1 to 8
+queue pairs on one. Systems share one core, the card has the other.
+"""
+
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench.common import one_line_errors, progress_line
+from vfwire.bus.vfio_user.client import VfioUserFunction
+from vfwire.bus.vfio_user.server import Server
+from vfwire.devices.card import Card, functions_of
+from vfwire.devices.engine import Engine
+from vfwire.drivers.ena import Ena
+from vfwire.drivers.verbs import Pool
+from vfwire.measure.phases import StreamPlan, measure_round_trips, measure_throughput
+from vfwire.paths.enhanced import EnhancedPath
+from vfwire.paths.path import PathOptions
+from vfwire.paths.prepare import prepare
+from vfwire.paths.process import Family
+
+LINE_RATE = 100_000_000_000
+SIZES = (64, 1518)
+QUEUES = (1, 2, 4, 8)
+NEIGHBOURS = (1, 2, 4, 8, 16, 32)
+NEVER_NS = 1 << 60
+
+
+def _measure(
+    options: PathOptions, sizes: tuple[int, ...], flows: int, seconds: float, rounds: int
+) -> list[dict[str, Any]]:
+    """Medians over `rounds` of one opened path, one record a size."""
+    records = []
+    with Family() as family:
+        path = EnhancedPath(family, options, "ena")
+        path.open()
+        for size in sizes:
+            plan = StreamPlan(frame_bytes=size, seconds=seconds, flows=flows)
+            runs = [measure_throughput(path, plan) for _ in range(rounds)]
+            samples = measure_round_trips(path, size, seconds)
+            records.append(
+                {
+                    "frame_bytes": size,
+                    "line_rate_bps": options.line_rate_bps,
+                    "llq_bytes": options.llq,
+                    "queues": options.queues,
+                    "ring_size": options.ring_size,
+                    "packets_per_second": round(statistics.median(run.delivered_pps for run in runs)),
+                    "card_ns_per_packet": round(statistics.median(run.cpu_ns["card"] for run in runs), 1),
+                    "lost_share": round(statistics.median(run.lost / run.sent for run in runs), 5),
+                    "rtt_p50_us": round(float(statistics.median(samples.tolist())) / 1000, 1),
+                    "cores": path.cores,
+                }
+            )
+            progress_line(json.dumps(records[-1]))
+        path.close()
+    return records
+
+
+def placement(seconds: float, rounds: int) -> list[dict[str, Any]]:
+    found = []
+    for rate in (None, LINE_RATE):
+        for llq in (0, 128):
+            found += _measure(PathOptions(line_rate_bps=rate, llq=llq), SIZES, 1, seconds, rounds)
+    return found
+
+
+def queues(seconds: float, rounds: int) -> list[dict[str, Any]]:
+    found = []
+    for pairs in QUEUES:
+        found += _measure(PathOptions(line_rate_bps=None, queues=pairs), SIZES[:1], 64, seconds, rounds)
+    return found
+
+
+def round_ns(vfs: int, pairs: int, seconds: float) -> float:
+    """ns of one round of the loop with nothing to move: `vfs` functions, each with a driver of `pairs` queue pairs."""
+    directory = Path(tempfile.mkdtemp(prefix="vfw"))
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, directory)
+        engine = Engine([functions_of(vfs)], spin_ns=NEVER_NS, quiet_rounds=NEVER_NS)
+        stack.callback(engine.close)
+        card = Card(engine, 0, "card", vfs, line_rate_bps=None, model="ena")
+        stack.callback(card.close)
+        engine.start()
+        for number, function in enumerate(card.functions):
+            server = Server(function, directory / str(number))
+            server.start()
+            stack.callback(server.stop)
+            pool = stack.enter_context(Pool(1024))
+            handle = VfioUserFunction(directory / str(number))
+            stack.enter_context(Ena.open(handle, pool, queues=pairs, ring_size=64))
+        control = engine.state.control[0]
+        before, start = int(control.rounds), time.perf_counter_ns()
+        time.sleep(seconds)
+        return (time.perf_counter_ns() - start) / (int(control.rounds) - before)
+
+
+def neighbours(seconds: float, rounds: int) -> list[dict[str, Any]]:
+    found = []
+    for vfs, pairs in [*((count, 1) for count in NEIGHBOURS), *((1, count) for count in QUEUES[1:])]:
+        spent = statistics.median(round_ns(vfs, pairs, seconds / 4) for _ in range(rounds))
+        found.append({"vfs": vfs, "queues": pairs, "idle_round_ns": round(spent, 1)})
+        progress_line(json.dumps(found[-1]))
+    return found
+
+
+PARTS = {"placement": placement, "queues": queues, "neighbours": neighbours}
+
+
+@click.command()
+@click.option("--seconds", default=1.0, show_default=True, help="Of each window.")
+@click.option("--rounds", default=5, show_default=True, help="Medians over as many.")
+@click.option("--part", "parts", type=click.Choice(tuple(PARTS)), multiple=True, help="[default: all]")
+@click.option("--json", "as_json", is_flag=True)
+def main(seconds: float, rounds: int, parts: tuple[str, ...], as_json: bool) -> None:
+    """The ENA's placements, queues and idle neighbours."""
+    with one_line_errors():
+        prepare(progress_line)
+        found = {part: PARTS[part](seconds, rounds) for part in parts or tuple(PARTS)}
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    for part, records in found.items():
+        click.echo(part)
+        for record in records:
+            click.echo("  " + ", ".join(f"{key} {value}" for key, value in record.items() if key != "cores"))
+
+
+if __name__ == "__main__":
+    main()
