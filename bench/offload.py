@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from vfwire.datapath.checksum import fold, sum_words
+from vfwire.datapath.checksum_status import checksum_status
 from vfwire.datapath.packet import parse, parse_full
 from vfwire.datapath.rss import RSS_DEFAULT, build_toeplitz_table, rss_hash
 from vfwire.datapath.segment import (
@@ -24,7 +25,6 @@ from vfwire.datapath.segment import (
     segment_header,
     segment_seed,
 )
-from vfwire.datapath.verify import checksum_status
 from vfwire.memory.compiled import compiled
 
 RUNS = 5

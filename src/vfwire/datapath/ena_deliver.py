@@ -4,6 +4,7 @@
 drop, never a wait; only a buffer outside of the guest's maps stops the function.
 """
 
+from vfwire.datapath.checksum_status import IP_GOOD, L4_BAD, L4_GOOD
 from vfwire.datapath.dma import stop_function
 from vfwire.datapath.ena_interrupts import note_completion
 from vfwire.datapath.ena_queues import next_completion, submitted
@@ -30,7 +31,6 @@ from vfwire.datapath.ixgbevf_queues import buffer_address
 from vfwire.datapath.packet import KIND_FRAGMENT, KIND_IPV4, KIND_IPV6, KIND_TCP, KIND_UDP, parse_prefix
 from vfwire.datapath.rss import rss_hash
 from vfwire.datapath.state import QUEUES, RETA_ENTRIES, Drop
-from vfwire.datapath.verify import IP_GOOD, L4_BAD, L4_GOOD
 from vfwire.layouts.ena_io import L3_PROTO_IPV4, L3_PROTO_IPV6, L4_PROTO_TCP, L4_PROTO_UDP
 from vfwire.layouts.ethernet import VLAN_BYTES
 from vfwire.memory.compiled import inlined

@@ -1,7 +1,7 @@
 """The frame in hand (state.IN_HAND) as each of its receivers needs it, whatever their model."""
 
+from vfwire.datapath.checksum_status import checksum_status
 from vfwire.datapath.segment import gather_copy
-from vfwire.datapath.verify import checksum_status
 from vfwire.layouts.ethernet import ETHERNET_TYPE, VLAN_BYTES
 from vfwire.memory.compiled import inlined
 from vfwire.memory.unaligned import write16, write16_be

@@ -5,12 +5,12 @@ Advanced descriptors of one buffer are what every current driver uses. Legacy de
 leaves) are what iPXE's intelxvf uses. Header split puts the headers that VFPSRTYPE names into a buffer of their own.
 """
 
+from vfwire.datapath.checksum_status import IP_BAD, IP_GOOD, L4_BAD, L4_GOOD
 from vfwire.datapath.dma import stop_function
 from vfwire.datapath.in_hand import copy_range
 from vfwire.datapath.ixgbevf_queues import buffer_address
 from vfwire.datapath.packet import KIND_IPV4, KIND_IPV6, KIND_TCP, KIND_UDP
 from vfwire.datapath.state import Drop
-from vfwire.datapath.verify import IP_BAD, IP_GOOD, L4_BAD, L4_GOOD
 from vfwire.layouts.ixgbe_descriptors import (
     RXD_ERR_HBO,
     RXD_ERR_IPE,

@@ -5,6 +5,7 @@ that they ask for (state.IN_HAND); from there on all models are alike.
 """
 
 from vfwire.datapath.allowance import refused_out
+from vfwire.datapath.checksum_status import IP_GOOD, L4_GOOD
 from vfwire.datapath.in_hand import VLAN_TYPE
 from vfwire.datapath.rate import wire_cost
 from vfwire.datapath.recorder import RECORD_FRAMES
@@ -20,7 +21,6 @@ from vfwire.datapath.segment import (
 )
 from vfwire.datapath.state import MODEL_82599, Drop
 from vfwire.datapath.switch import pools_of_mac
-from vfwire.datapath.verify import IP_GOOD, L4_GOOD
 from vfwire.layouts.ethernet import ETHERNET_TYPE, VLAN_BYTES, VLAN_ID_MASK
 from vfwire.memory.compiled import inlined
 from vfwire.memory.unaligned import read16, read32, read64

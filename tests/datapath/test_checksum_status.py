@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packet_strategies import PACKETS
 
+from vfwire.datapath import checksum_status as subject
 from vfwire.datapath import crc32c as crc
-from vfwire.datapath import verify as subject
 from vfwire.datapath.packet import parse_prefix
 from vfwire.memory.compiled import compiled
 
