@@ -60,7 +60,7 @@ class Aws:
             retries={"mode": "adaptive", "max_attempts": _ATTEMPTS},
             connect_timeout=_CONNECT_S,
             read_timeout=_READ_S,
-            max_pool_connections=max(workers, 1),
+            max_pool_connections=workers + 1,  # the thread that asks for pages besides
             user_agent_extra=f"vfwire/{__version__}",
         )
         with told():
