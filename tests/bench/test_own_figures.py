@@ -7,12 +7,14 @@ import sys
 import pytest
 
 from bench.driver_alone import DRIVERS, measure
+from bench.ena import round_ns
 from bench.zero_loss import line_rate_pps
 
 
 def test_line_rate_is_ethernets() -> None:
     assert line_rate_pps(64) == 14_880_952  # RFC 2544 and RFC 1242 quote these for 10 Gb/s Ethernet
     assert line_rate_pps(1518) == 812_743
+    assert line_rate_pps(64, 100_000_000_000) == 148_809_523
 
 
 @pytest.mark.parametrize("driver", list(DRIVERS))
@@ -20,6 +22,10 @@ def test_driver_alone_is_timed(driver: str) -> None:
     (run,) = measure(runs=1, batches=2_000, driver=driver)
     assert 0 < run["receive"] < 10_000
     assert run["both"] == run["receive"] + run["transmit"]
+
+
+def test_an_idle_round_is_timed() -> None:
+    assert 0 < round_ns(vfs=2, pairs=2, seconds=0.1) < 1e9
 
 
 def test_idle_card_is_looked_at() -> None:
