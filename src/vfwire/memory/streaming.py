@@ -1,9 +1,8 @@
 """Stores that pass the caches by: for lines of a burst which another core reads later, or holds now.
 
-A plain store to a line that the other core has read waits until that core has let go of it: 15 to 18 ns a line on
-one EPYC with two cores, however early the line is asked for; a streaming store of the whole line takes 3 to 4 ns. The
-reader then waits for memory, so only what is read with some lines under way gains: not a lone frame, and not
-descriptors, which were slower so on both sides.
+A plain store to a line that the other core has read waits until that core has let go of it, however early the line
+is asked for; a streaming store of the whole line does not. The reader then waits for memory, so only what is read with
+some lines under way gains: not a lone frame, and not descriptors.
 
 Streaming stores keep no order among themselves or with others: `stream_fence` has to stand between them and the
 store that tells the other side. A line is written whole, front to back.
