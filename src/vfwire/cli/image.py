@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vfwire.errors import UsageError
+from vfwire.cli.image_look import findings_lines, look
+from vfwire.errors import CannotTell, UsageError
 
 if TYPE_CHECKING:
     from vfwire.checks.image.boot import Report
+    from vfwire.checks.image.inside import Findings
     from vfwire.checks.image.steps import Step
 
 _MODELS = {"ena": ("ena",), "82599": ("82599",), "both": ("ena", "82599")}
@@ -18,6 +20,9 @@ _MODELS = {"ena": ("ena",), "82599": ("82599",), "both": ("ena", "82599")}
 @click.group()
 def image() -> None:
     """Will an image come up on EC2 with enhanced networking, before it is uploaded."""
+
+
+image.add_command(look)
 
 
 @image.command()
@@ -54,7 +59,7 @@ def check(
     console: bool,
     as_json: bool,
 ) -> int:
-    """Boot IMAGE (raw or qcow2, or --kernel and --initrd) as EC2 would present itself, and watch from outside.
+    """Look into IMAGE, boot it (or --kernel and --initrd) as EC2 would present itself, and watch from outside.
 
     Its root disk is on NVMe, the system says "Amazon EC2", its network device is on a card whose uplink answers DHCP
     and the instance metadata service. No agent, no login: PASS only if the guest becomes reachable. The image is
@@ -66,6 +71,10 @@ def check(
         raise UsageError("--initrd and --append go with --kernel", "give the kernel too")
     if not 1 <= seconds <= 86400:
         raise UsageError(f"{seconds:g} is no time to wait", "give 1 to 86400 seconds")
+    inside = None if path is None else _look_inside(path, model)
+    if inside is not None and not as_json:
+        for line in findings_lines(inside):
+            click.echo(line)
     click.echo("vfwire: loading", err=True)
     from vfwire.checks.image.boot import Options, boot_image
 
@@ -75,11 +84,22 @@ def check(
         click.echo(f"vfwire: booting with {_device(one)}; up to {seconds:g} s", err=True)
         reports.append(boot_image(path, options, _public_key(key), _tell, _echo if console else None))
     if as_json:
-        click.echo(json.dumps(_summary(path, reports)))
+        click.echo(json.dumps(_summary(path, inside, reports)))
     else:
         for report in reports:
             _show(report)
     return max((report.verdict.exit_code for report in reports), key=lambda code: (code == 1, code))
+
+
+def _look_inside(path: Path, model: str) -> "Findings | None":
+    """None where it cannot be read from here (btrfs, LVM): whether it boots can be seen all the same."""
+    from vfwire.checks.image.inside import look_inside
+
+    try:
+        return look_inside(path, model)
+    except CannotTell as error:
+        click.echo(f"vfwire: {error.message}", err=True)
+        return None
 
 
 def _device(model: str) -> str:
@@ -103,10 +123,11 @@ def _echo(data: bytes) -> None:
     click.echo(data, nl=False, err=True)
 
 
-def _summary(path: Path | None, reports: "list[Report]") -> dict[str, Any]:
+def _summary(path: Path | None, inside: "Findings | None", reports: "list[Report]") -> dict[str, Any]:
     return {
         "schema": 1,
         "image": str(path) if path else None,
+        "inside": inside.to_json() if inside else None,
         "boots": [report.to_json() for report in reports],
     }
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def look(path: Path, model: str, as_json: bool) -> int:
     """Look into IMAGE (raw or qcow2) without booting it and without root.
 
-    Exit code 0: it has all that it takes. 1: something would leave the instance unreachable. 3: something cannot be seen.
+    Exit code 0: it has all that it takes. 1: something would leave the instance unreachable. 3: cannot tell.
     """
     from vfwire.checks.image.inside import look_inside
 

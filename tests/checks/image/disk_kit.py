@@ -75,7 +75,9 @@ def write_tree(where: Path, files: Mapping[str, str | bytes | Path]) -> Path:
 def make_disk(directory: Path, files: Mapping[str, str | bytes | Path], table: str = "gpt") -> Path:
     """A raw disk: an EFI partition with what is below EFI/, and an ext4 "root" with the rest. table: gpt, mbr, none."""
     image = directory / "disk.raw"
-    root = write_tree(directory / "tree", {name: one for name, one in files.items() if not name.startswith("EFI/")})
+    root = write_tree(
+        directory / "tree", {name: one for name, one in files.items() if not name.startswith("EFI/")}
+    )
     esp = write_tree(directory / "esp", {name: one for name, one in files.items() if name.startswith("EFI/")})
     file_system = directory / "root.ext4"
     run("mke2fs", "-q", "-t", "ext4", "-L", "root", "-d", root, file_system, "24M")

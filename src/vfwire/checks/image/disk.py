@@ -1,6 +1,6 @@
 """What a disk image is divided into: raw or qcow2, GPT or MBR partitions, and what each holds. Read only, without root.
 
-qcow2 and GPT are read by libyal's libqcow and libvsgpt. MBR: four records of 16 bytes at 446, logical ones in a chain
+GPT is read by libyal's libvsgpt. MBR: four records of 16 bytes at 446, logical ones in a chain
 (Linux block/partitions/msdos.c). Magic numbers: Linux include/uapi/linux/magic.h and each file system's own headers.
 """
 
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyqcow
 import pyvsgpt
 
+from vfwire.checks.image.qcow2 import MAGIC, Qcow2
 from vfwire.errors import BadInput, PermissionDenied
 
 SECTOR = 512
@@ -81,8 +81,8 @@ class Part(io.RawIOBase):
 
 @dataclass(frozen=True)
 class Partition:
-    """number: as in /dev/nvme0n1p1, 0 for a disk without partitions. kind: its type in the table. partuuid: lower case, ""
-    if it has none. contents: "ext", "xfs", "fat", "btrfs", "LUKS", "LVM", "swap", "" if unknown.
+    """number: as in /dev/nvme0n1p1, 0 for a disk without partitions. kind: its type in the table. partuuid: lower
+    case, "" if it has none. contents: "ext", "xfs", "fat", "btrfs", "LUKS", "LVM", "swap", "" if unknown.
     """
 
     number: int
@@ -108,39 +108,17 @@ def open_disk(path: Path) -> Iterator[Disk]:
     """An image's partitions, while this holds. Raises BadInput (none that can be read, and why), PermissionDenied."""
     try:
         with path.open("rb") as file:
-            if file.read(4) != b"QFI\xfb":
+            if file.read(4) == MAGIC:
+                image = Qcow2(file, path)
+                yield _divide("qcow2", Part(image, 0, image.size), path)
+            else:
                 yield _divide("raw", Part(file, 0, file.seek(0, io.SEEK_END)), path)
-                return
-        with _opened_qcow2(path) as image:
-            yield _divide("qcow2", Part(image, 0, image.get_media_size()), path)
     except PermissionError as error:
         raise PermissionDenied(f"{path} may not be read", "make it readable for you") from error
     except IsADirectoryError as error:
         raise BadInput(f"{path} is a directory", "name a disk image") from error
     except FileNotFoundError as error:
         raise BadInput(f"there is no {path}", "name a disk image") from error
-
-
-@contextmanager
-def _opened_qcow2(path: Path) -> Iterator[Any]:
-    """Refuses what cannot be read alone: an encrypted image, and one that builds on another."""
-    header = path.open("rb").read(48)
-    if len(header) < 48:
-        raise BadInput(f"{path} is cut off in its qcow2 header", "copy it again")
-    backing, method = struct.unpack(">Q", header[8:16])[0], struct.unpack(">I", header[32:36])[0]
-    if method:
-        raise BadInput(f"{path} is encrypted", "decrypt it first: qemu-img convert with the key, to raw")
-    if backing:
-        raise BadInput(f"{path} holds only what differs from another image", f"join them; {_CONVERT}")
-    image = pyqcow.file()
-    try:
-        image.open(str(path))
-    except OSError as error:
-        raise BadInput(f"{path} is no whole qcow2 image: {_short(error)}", _CONVERT) from error
-    try:
-        yield image
-    finally:
-        image.close()
 
 
 def _divide(format_: str, whole: Part, path: Path) -> Disk:

@@ -8,6 +8,7 @@ import bz2
 import gzip
 import io
 import lzma
+import zlib
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -107,7 +108,7 @@ class _Bounded:
             while size and (part := self._stream.read(size)):
                 parts.append(part)
                 size -= len(part)
-        except (OSError, EOFError, lzma.LZMAError, zstandard.ZstdError) as error:
+        except (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
             raise BadInput(f"the initramfs cannot be unpacked: {error}", "make it again") from error
         data = b"".join(parts)
         self._read += len(data)

@@ -21,7 +21,7 @@ from vfwire.checks.image.loader import (
 )
 from vfwire.checks.image.naming import Lease, cloud_init, interface_names, leases, pinned_addresses
 from vfwire.checks.verdict import State, Verdict, worst
-from vfwire.errors import BadInput
+from vfwire.errors import BadInput, CannotTell
 
 MODELS = {"ena": ("ena",), "82599": ("ixgbevf",), "both": ("ena", "ixgbevf")}
 _ARCHITECTURES = {0x3E: "x86_64", 0xB7: "aarch64", 0x03: "i386", 0xF3: "riscv64"}  # ELF e_machine
@@ -62,7 +62,8 @@ class Findings:
 def look_inside(path: Path, model: str = "ena") -> Findings:
     """Look into a raw or qcow2 image. model: "ena", "82599" or "both": the drivers that it must have.
 
-    Raises BadInput (no image, none that can be read alone, encrypted, no Linux in it), PermissionDenied.
+    Raises BadInput (no image, none that can be read alone, encrypted), CannotTell (no Linux that can be seen: btrfs,
+    LVM), PermissionDenied.
     """
     with ExitStack() as stack:
         disk = stack.enter_context(open_disk(path))
@@ -86,7 +87,7 @@ def _root(disk: Disk, systems: list[FileSystem], path: Path) -> FileSystem:
             f"{path} is encrypted (LUKS)", "check it before it is encrypted; EBS encrypts volumes by itself"
         )
     held = f": what holds it may be {', '.join(others)}, and only ext, XFS and FAT are read" if others else ""
-    raise BadInput(
+    raise CannotTell(
         f"{path} has no Linux system that can be seen{held}", "name the disk that the instance boots from"
     )
 
@@ -182,7 +183,7 @@ def _about_kernels(kernels: list[Kernel], drivers: Sequence[str]) -> Iterator[Ve
         yield Verdict(
             State.NOT,
             f"kernel {newest.release}: {lacks}: the root disk is not found",
-            f"add it: dracut --add-drivers {disk} -f, or {disk} in /etc/initramfs-tools/modules and update-initramfs -u",
+            f"add it: dracut --add-drivers {disk} -f; or to /etc/initramfs-tools/modules, and update-initramfs -u",
         )
 
 

@@ -25,8 +25,8 @@ _UNPACKED = 64 << 20
 @dataclass(frozen=True)
 class Kernel:
     """drivers: each of DRIVERS to "built in", "module" or "missing". versions: MODULE_VERSION of those that have one
-    (a driver of the kernel's own has none). initramfs: its file, "" if there is none. in_initramfs: which of the modules
-    it carries, None if there is no initramfs or it cannot be read (unreadable says why).
+    (a driver of the kernel's own has none). initramfs: its file, "" if there is none. in_initramfs: which of the
+    modules it carries, None if there is no initramfs or it cannot be read (unreadable says why).
     """
 
     release: str
