@@ -9,15 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vfwire.guests.image import Image, cached_image
+from vfwire.guests.image import QUICK_BOOT, Image, cached_image
 from vfwire.guests.machine import Machine
 
 VFWIRE = [sys.executable, "-c", "from vfwire.cli import main; main()"]
 READY_SECONDS = 150.0
 CARD_SECONDS = 90.0
-
-# Under software emulation these save half of the time to boot; none changes what a network driver does.
-FAST_BOOT = "quiet cryptomgr.notests=1 mitigations=off lsm= audit=0 nokaslr"
 
 
 @functools.cache
@@ -30,7 +27,7 @@ def machine(name: str = "a", *, append: str = "", image: Image | None = None, **
     """A machine with the test guest's kernel and initrd, and `rest` as `Machine` takes it."""
     chosen = image or guest_image()
     rest.setdefault("memory_mib", 256)
-    words = f"{FAST_BOOT} {append}".strip()
+    words = f"{QUICK_BOOT} {append}".strip()
     return Machine(name, kernel=chosen.kernel, initrds=(chosen.initrd,), append=words, **rest)
 
 

@@ -205,9 +205,6 @@ def _measure(
             DefaultPath(family, of) if driver == "netfront" else EnhancedPath(family, of, driver)
             for driver, of in options.items()
         ]
-        for path in paths:
-            steps.note(f"opening the path over {path.title}")
-            path.open()
         try:
             records = comparison.compare(paths, plan, steps.step)
             first = paths[0].first_packet_at

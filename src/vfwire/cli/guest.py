@@ -142,7 +142,7 @@ def _machine(
     *, small: bool, vfs: tuple[str, ...], kernel: Path | None, initrds: tuple[Path, ...], disk: Path | None,
     image: Path | None, memory: int, **rest: Any,
 ) -> "Machine":  # fmt: skip
-    from vfwire.guests.image import Image, cached_image
+    from vfwire.guests.image import QUICK_BOOT, Image, cached_image
     from vfwire.guests.machine import Machine
 
     if small and (kernel or disk):
@@ -152,6 +152,7 @@ def _machine(
         if not built.whole:
             raise UsageError(f"{image} holds no built guest", f"fill it: vfwire guest build --out {image}")
         kernel, initrds = built.kernel, (built.initrd, *initrds)
+        rest["append"] = f"{QUICK_BOOT} {rest['append']}".strip()
     functions = tuple(_socket(vf) for vf in vfs)
     return Machine(kernel=kernel, initrds=initrds, disk=disk, functions=functions, memory_mib=memory, **rest)
 

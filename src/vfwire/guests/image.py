@@ -21,6 +21,10 @@ from vfwire.guests import cpio, packages
 from vfwire.guests.cache import cache_directory, held
 from vfwire.guests.packages import Archive, Package, unpack
 
+# Words for its kernel. Under software emulation they save half of the time to boot; none changes what a network
+# driver does.
+QUICK_BOOT = "quiet cryptomgr.notests=1 mitigations=off lsm= audit=0 nokaslr"
+
 KERNEL, INITRD, MANIFEST = "vmlinuz", "initrd", "manifest.json"
 PACKAGES = (
     "linux-image-cloud-amd64",

@@ -42,13 +42,16 @@ class ComparePlan:
 
 
 def compare(paths: Sequence[Path], plan: ComparePlan, tell: Callable[[str], Progress]) -> list[PathRecord]:
-    """Measure each size on each path in turn. `tell` is given each step's title and gives what its progress
-    is told to.
+    """Measure each size on each path in turn; a path is opened when its turn comes. `tell` is given each step's
+    title and gives what its progress is told to.
     """
     plan.check()
     records = []
     for size in plan.sizes:
         for path in paths:
+            if not path.is_open:
+                tell(f"opening the path over {path.title}")
+                path.open()
             stream = replace(plan.stream, frame_bytes=size, seconds=plan.seconds)
             throughput = measure_throughput(path, stream, tell(f"{path.title}, {size} B: packets a second"))
             record = to_record(path, stream, throughput)

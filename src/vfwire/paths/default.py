@@ -34,7 +34,7 @@ class DefaultPath(Path):
         core, listen = self.cores[name], self.family.directory.path / name.replace(" ", "")
         return self.family.fork(f"default {name}", lambda: LayerRole(core, listen))
 
-    def open(self) -> None:
+    def _open(self) -> None:
         sockets = self.family.call(
             self.card, "open", line_rate_bps=self.options.line_rate_bps, name="default"
         )

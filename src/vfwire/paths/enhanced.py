@@ -34,7 +34,7 @@ class EnhancedPath(Path):
             lambda: CardRole(directory, core, cards, vfs, host=False, shared=shared, model=model),
         )
 
-    def open(self) -> None:
+    def _open(self) -> None:
         sockets = self.family.call(
             self.card, "open", line_rate_bps=self.options.line_rate_bps, name=self.title
         )

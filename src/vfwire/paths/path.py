@@ -81,6 +81,7 @@ class Path(ABC):
         self.systems = (self._fork_system(0), self._fork_system(1))
         self.first_packet_at: float | None = None  # seconds of CLOCK_BOOTTIME
         self._sequence = 0
+        self.is_open = False
         self._closed = False
 
     @abstractmethod
@@ -90,8 +91,15 @@ class Path(ABC):
         return []
 
     @abstractmethod
+    def _open(self) -> None: ...
+
     def open(self) -> None:
-        """Bring everything up, to the point where frames can be sent. Raises what the processes raise."""
+        """Bring everything up, to the point where frames can be sent; nothing the second time. Raises what the
+        processes raise.
+        """
+        if not self.is_open:
+            self._open()
+            self.is_open = True
 
     def _fork_system(self, number: int) -> System:
         boards, packed = self._boards, self.options.replay

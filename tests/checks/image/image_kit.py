@@ -52,6 +52,10 @@ def _without_ena(tree: Path) -> None:
 
 
 def _without_nvme_in_the_initramfs(tree: Path) -> None:
+    """Debian's cloud kernel has NVMe built in: this one has the ordinary kernel."""
+    _in_root(tree, "apt-get", "-q", "update")
+    _in_root(tree, "apt-get", "-q", "-y", "install", "--no-install-recommends", "linux-image-amd64")
+    _in_root(tree, "sh", "-c", "apt-get -q -y purge 'linux-image-*cloud*' && apt-get clean")
     (tree / "etc/initramfs-tools/initramfs.conf").write_text("MODULES=list\nBUSYBOX=auto\nCOMPRESS=zstd\n")
     (tree / "etc/initramfs-tools/modules").write_text("virtio_pci\nvirtio_blk\next4\n")
     _new_initramfs(tree)

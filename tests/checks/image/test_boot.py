@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from image_kit import debian_image
 
-from tests.guests.guest_kit import FAST_BOOT, guest_image
+from tests.guests.guest_kit import guest_image
 from vfwire.checks.image import steps
 from vfwire.checks.image.boot import Options, boot_image
+from vfwire.guests.image import QUICK_BOOT
 
 pytestmark = pytest.mark.guests
 VFWIRE = [sys.executable, "-c", "from vfwire.cli import main; main()"]
@@ -47,7 +48,7 @@ def test_a_debian_image_comes_up_on_an_ena() -> None:
 def test_a_kernel_and_an_initrd_that_ask_for_nothing() -> None:
     """The test guest has the driver and brings nothing up: the verdict says where it stops."""
     image = guest_image()
-    options = Options("82599", "bios", 20.0, 256, 1, image.kernel, image.initrd, FAST_BOOT)
+    options = Options("82599", "bios", 20.0, 256, 1, image.kernel, image.initrd, QUICK_BOOT)
     report = boot_image(None, options)
     assert report.verdict.exit_code == 1
     assert [step.name for step in report.steps if step.seconds is not None][:2] == [
