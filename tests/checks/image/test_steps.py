@@ -2,15 +2,25 @@
 
 from typing import Any
 
+import numpy as np
+import pytest
+
 from vfwire.checks.image import steps as subject
 from vfwire.checks.image.steps import Seen, Step, Steps
+from vfwire.devices.card import Card
+from vfwire.devices.ena_host import host_info
+from vfwire.devices.engine import Engine
+from vfwire.layouts.ena_messages import HOST_INFO
 
-HOST = {
-    "os": "Linux",
-    "kernel": "#1 SMP Debian 6.12.1-1",
-    "driver_version": "2.13.0",
-    "distribution": "6.12.1",
-}
+
+def _host() -> dict[str, Any]:
+    page = np.zeros(1, HOST_INFO)
+    page["os_type"], page["driver_version"] = 1, 2 | 13 << 8
+    page["os_dist_str"], page["kernel_ver_str"] = b"6.12.1", b"#1 SMP Debian 6.12.1-1"
+    return host_info(page.tobytes())
+
+
+HOST = _host()
 
 
 def ena(resets: int = 0, commands: int = 0, host: dict[str, Any] | None = None, rx: int = 0) -> Seen:
@@ -57,3 +67,15 @@ def test_an_82599_has_no_host_info_and_an_agreement_by_mailbox() -> None:
     assert [step.seconds for step in steps.steps[:3]] == [1, 2, 3]
     assert steps[subject.NEGOTIATED].detail == "mailbox API 1.7"
     assert subject.HOST_INFO not in [step.name for step in steps.steps]
+
+
+@pytest.mark.parametrize("model", ["ena", "82599"])
+def test_a_card_tells_what_the_steps_look_for(model: str) -> None:
+    engine = Engine([1])
+    try:
+        card = Card(engine, 0, "card", 1, model=model)
+        seen = Seen(card.describe()["vfs"][0], card.function_counters(card.functions[0]))
+        assert (seen.resets, seen.agreement, seen.host, seen.queues) == (False, None, None, 0)
+        card.close()
+    finally:
+        engine.close()

@@ -31,8 +31,8 @@ class Seen:
     @property
     def agreement(self) -> str | None:
         """What they agreed on, in a few words."""
-        if self.described.get("queues_open") is not None:
-            commands = self.counted["admin_commands"]
+        commands = self.counted.get("admin_commands")
+        if commands is not None:
             return f"{sum(commands.values())} admin commands" if commands else None
         messages = self.counted["mailbox_messages"]
         return f"mailbox API {self.described['mailbox_api']}" if messages > 1 else None
@@ -43,7 +43,7 @@ class Seen:
         host = self.described.get("host")
         if not host:
             return None
-        return f"{host['os']} {host['distribution']} ({host['kernel']}), driver {host['driver_version']}"
+        return f"{host['os']} {host['release']} ({host['build']}), driver {host['driver_version']}"
 
     @property
     def queues(self) -> int:
