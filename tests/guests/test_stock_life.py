@@ -2,11 +2,9 @@
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.guests.guest_kit import card, guest_image, machine
 from tests.guests.stock_kit import READY_SECONDS, Hosts, content, hosts, reaches, start, wait_link, wait_until
 from vfwire.errors import ProtocolError, WaitTimeout
 from vfwire.guests.guest import Guest
@@ -85,28 +83,3 @@ def test_the_guest_is_killed_and_another_takes_the_function(
         wait_link(pair.guests[0])
         assert reaches(two, "10.0.0.1", count=10)
     pair.guests[0].close()
-
-
-def test_the_card_goes_and_comes_while_the_guest_runs(tmp_path: Path, two: Guest) -> None:
-    """QEMU does not connect again, so the device is taken out and plugged in; the guest itself runs on."""
-    image = guest_image("iputils-ping")
-    with card(tmp_path / "c", "--vfs", "1") as first:
-        guest = Guest(machine("alone", image=image, functions=first.sockets, addresses=("eth0:10.0.0.9/24",)))
-        guest.wait_ready(READY_SECONDS)
-        wait_link(guest)
-    try:
-        guest.check("echo the same guest >/run/mark")
-        with card(tmp_path / "c", "--vfs", "2") as second:
-            wait_until("a new device", lambda: guest.run("ip link set eth0 up").code == 0, 60)
-            guest.check("ip address replace 10.0.0.1/24 dev eth0")
-            wait_link(guest)
-            other = start(second, 1)
-            try:
-                other.wait_ready(READY_SECONDS)
-                wait_link(other)
-                assert reaches(other, "10.0.0.1", count=20)
-                assert guest.check("cat /run/mark") == "the same guest\n"
-            finally:
-                other.close()
-    finally:
-        guest.close()
