@@ -70,7 +70,7 @@ class CabledPath(WirePath):
     def _plugged(self) -> bool:
         return all(self.family.call(card, "plugged") for card in (self.card, self.peer))
 
-    def open(self) -> None:
+    def _open(self) -> None:
         """Both cards up, the cable in both."""
         sockets = []
         for number, card in enumerate((self.card, self.peer)):
