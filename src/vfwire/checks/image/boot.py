@@ -31,6 +31,7 @@ from vfwire.checks.verdict import State, Verdict
 from vfwire.devices.card import Card
 from vfwire.devices.engine import Engine
 from vfwire.devices.hosting import HostedCard
+from vfwire.errors import PeerGone
 from vfwire.guests.firmware import find_uefi
 from vfwire.guests.guest import Guest
 from vfwire.guests.machine import Machine
@@ -188,7 +189,10 @@ def _watch(guest: Guest, card: Card, family: Family, network: Child, steps: Step
         if guest.wait_end(_LOOK_SECONDS):
             return
         steps.look(Seen(card.describe()["vfs"][0], card.function_counters(function)), now)
-        for event in family.call(network, "events", start=heard)["events"]:
+        told = family.call(network, "events", start=heard)
+        if told["failure"]:  # ours, not the image's: no verdict may come of it
+            raise PeerGone(f"the instance's network has failed: {told['failure']}", "run it again")
+        for event in told["events"]:
             heard += 1
             steps.listen(event, event["at"] - start)
         if (
