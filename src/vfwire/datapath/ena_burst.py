@@ -36,11 +36,11 @@ from vfwire.datapath.ena_words import (
     phase_of,
     request_id,
 )
-from vfwire.datapath.ixgbevf_burst import IPV4_IN_KEY1, KEY1_MASK, copy_frame, ipv4_status
+from vfwire.datapath.ixgbevf_burst import IPV4_IN_KEY1, KEY1_MASK, copy_frame, count_burst, ipv4_status
 from vfwire.datapath.ixgbevf_queues import buffer_address
 from vfwire.datapath.rate import wire_cost
 from vfwire.datapath.rss import RSS_IPV4, RSS_IPV4_UDP, toeplitz
-from vfwire.datapath.state import QUEUES, RETA_ENTRIES, Drop
+from vfwire.datapath.state import QUEUES, RETA_ENTRIES
 from vfwire.layouts.ena_io import L3_PROTO_IPV4, L4_PROTO_UDP
 from vfwire.layouts.ethernet import ETHERNET_BYTES, IPV4_SOURCE
 from vfwire.layouts.ixgbe_descriptors import RXD_ERR_IPE, RXD_PKTTYPE_UDP
@@ -56,7 +56,6 @@ IPV4_HEADERS = 42  # bytes that must lie together for `ipv4_status`
 DONE = RXC_FIRST | RXC_LAST | RXC_BUFFER
 IPV4 = L3_PROTO_IPV4
 UDP_OVER_IPV4 = L3_PROTO_IPV4 | L4_PROTO_UDP << RXC_L4_SHIFT
-NO_ROOM = int(Drop.NO_RX_DESCRIPTOR)
 
 
 @inlined
@@ -226,29 +225,5 @@ def ena_burst(state, function, number, pending, credit, metered):  # type: ignor
         if moved:
             note_completion(state, to, inbox.vector)
     if taken:
-        _count(state, function, queue, to, inbox, taken, moved, dropped, total, lost)
+        count_burst(state, function, queue, to, inbox, taken, moved, dropped, total, lost)
     return taken, credit
-
-
-@inlined
-def _count(state, function, queue, to, inbox, taken, moved, dropped, total, lost):  # type: ignore[no-untyped-def]
-    """total: bytes moved. lost: bytes of the frames that were dropped."""
-    sender, target = state.functions[function], state.functions[to]
-    queue.frames += taken
-    queue.bytes += total + lost
-    sender.tx_frames += taken
-    sender.tx_bytes += total + lost
-    card = state.cards[sender.card]
-    if target.card == sender.card:
-        card.loopback += taken
-    else:
-        card.link_frames += taken
-        card.link_bytes += total + lost
-        state.cards[target.card].link_in_frames += taken
-    target.rx_frames += moved
-    target.rx_bytes += total
-    target.copied += total
-    inbox.frames += moved
-    inbox.bytes += total
-    if dropped:
-        state.drops[to, NO_ROOM] += dropped

@@ -214,12 +214,12 @@ def plain_burst(state, function, number, pending, credit, metered):  # type: ign
         _show(state, inbox, staged)
         if moved:
             note_cause(state, to, target.rx_vector[0])
-    _count(state, function, queue, to, inbox, taken, moved, dropped, total, lost)
+    count_burst(state, function, queue, to, inbox, taken, moved, dropped, total, lost)
     return taken, credit, asked
 
 
 @inlined
-def _count(state, function, queue, to, inbox, taken, moved, dropped, total, lost):  # type: ignore[no-untyped-def]
+def count_burst(state, function, queue, to, inbox, taken, moved, dropped, total, lost):  # type: ignore[no-untyped-def]
     """total: bytes moved. lost: bytes of the frames that were dropped."""
     sender, target = state.functions[function], state.functions[to]
     queue.frames += taken
