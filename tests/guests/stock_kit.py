@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.guests.guest_kit import RunningCard, card, guest_image, machine
 from vfwire.devices.management import ManagementClient
@@ -88,22 +88,30 @@ def wait_link(guest: Guest, up: bool = True, seconds: float = 60.0) -> None:
     guest.check(script, seconds)
 
 
-def ping(
-    guest: Guest, to: str, count: int = 50, *, interval: float = 0.01, options: str = ""
-) -> tuple[int, int]:
-    """Sent and received. interval 0: as fast as answers come."""
+class Pings(NamedTuple):
+    """True when every one was answered; a failed assertion shows the figures and what ping said."""
+
+    sent: int
+    received: int
+    said: str
+
+    def __bool__(self) -> bool:
+        return self.sent == self.received > 0
+
+
+def ping(guest: Guest, to: str, count: int = 50, *, interval: float = 0.01, options: str = "") -> Pings:
+    """interval 0: as fast as answers come."""
     pace = "-f" if interval == 0 else f"-i {interval}"
     done = guest.run(f"ping -n -q -W 2 {pace} -c {count} {options} {to}", COMMAND_SECONDS)
     found = _LOSS.search(done.output)
     assert found, done.output
-    return int(found[1]), int(found[2])
+    return Pings(int(found[1]), int(found[2]), done.output)
 
 
-def reaches(guest: Guest, to: str, **options: Any) -> bool:
+def reaches(guest: Guest, to: str, **options: Any) -> Pings:
     """Every ping is answered. The first, which may have to wait for an address, does not count."""
     ping(guest, to, 2, interval=0.2, options=options.get("options", ""))
-    sent, received = ping(guest, to, **options)
-    return sent == received > 0
+    return ping(guest, to, **options)
 
 
 def iperf(guest: Guest, to: str, seconds: float, options: str = "") -> dict[str, Any]:

@@ -93,9 +93,9 @@ def test_its_rss_table_and_key_are_the_cards(one: Guest) -> None:
 
 def test_no_ping_is_lost(one: Guest, soaking: bool) -> None:
     count = 20_000 if soaking else 1000
-    assert ping(one, "10.0.0.2", count, interval=0) == (count, count)
-    assert ping(one, "fd00::2", count, interval=0) == (count, count)
-    assert ping(one, "10.0.0.2", 50, options="-s 8000") == (50, 50)  # in fragments
+    assert ping(one, "10.0.0.2", count, interval=0)
+    assert ping(one, "fd00::2", count, interval=0)
+    assert ping(one, "10.0.0.2", 50, options="-s 8000")  # in fragments
 
 
 def test_counters_agree_with_what_the_card_counted(pair: Hosts, one: Guest) -> None:
@@ -157,8 +157,8 @@ def test_groups_and_everybody(one: Guest, two: Guest, options: str) -> None:
         "ip address replace 239.1.2.3/32 dev eth0 autojoin; sysctl -q net.ipv4.icmp_echo_ignore_broadcasts=0"
     )
     before = statistics(two)["multicast"]
-    sent, answered = ping(one, options, 20)
-    assert answered >= sent
+    pings = ping(one, options, 20)
+    assert pings.received >= pings.sent
     if "10.0.0.255" not in options:
         assert statistics(two)["multicast"] - before >= 20
 

@@ -216,7 +216,7 @@ def test_xdp_drops_and_redirects_in_the_driver(one: Guest, two: Guest) -> None:
     load_xdp(two, verdict(DROP))
     wait_link(two)
     before = statistics(two)
-    assert ping(one, "10.0.0.2", 20)[1] == 0
+    assert ping(one, "10.0.0.2", 20).received == 0
     assert statistics(two)["queue_0_rx_xdp_drop"] >= before["queue_0_rx_xdp_drop"] + 10
     two.check("ip link set dev eth0 xdpdrv off")
     load_xdp(two, redirect(index))

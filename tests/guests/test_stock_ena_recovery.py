@@ -81,7 +81,7 @@ def test_a_guest_reboots(pair: Hosts) -> None:
     first.monitor("system_reset")
     wait_until("the device without a driver", lambda: pair.ask("show")["vfs"][0]["host"] is None)
     wait_until("the next boot", lambda: pair.ask("show")["vfs"][0]["host"] == before, READY_SECONDS)
-    wait_until("an answer", lambda: ping(second, "10.0.0.1", 2, interval=0.2)[1] > 0, READY_SECONDS)
+    wait_until("an answer", lambda: ping(second, "10.0.0.1", 2, interval=0.2).received > 0, READY_SECONDS)
     assert reaches(second, "10.0.0.1", count=50)
     second.check("killall ping")
 
