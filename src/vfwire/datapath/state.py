@@ -244,6 +244,7 @@ VECTOR = np.dtype(
         ("eventfd", "i8"),  # -1 for none
         ("interval_ns", "i8"),  # VTEITR, or an ENA's moderation as its driver last set it
         ("next_ns", "i8"),
+        ("written", "i8"),  # 82599: VTEITR as it is read back
         ("raised", "i8"),
         (
             "unmask",

@@ -16,7 +16,9 @@ import numpy as np
 
 from vfwire.datapath.card import run_card
 from vfwire.datapath.control_words import field_address, load_word, store_word, warm_up_words
+from vfwire.datapath.ixgbevf_interrupt_registers import write_interrupt_register
 from vfwire.datapath.state import DROP_NAMES, HEADER_SCRATCH, CardState, Drop, new_state
+from vfwire.datapath.trapped import serve_trapped
 from vfwire.devices.watchdog import StuckLoop
 from vfwire.errors import UsageError, VfwireError, WaitTimeout
 from vfwire.memory.scheduling import wake_promptly
@@ -97,6 +99,8 @@ class Engine:
         with _EngineForWarmUp() as engine:
             engine.state.control[0].stop = 1
             run_card(engine.state)
+            write_interrupt_register(engine.state, 0, 0, 0)
+            serve_trapped(engine.state, 0, 0, 0, 0, 0, 0)
 
     @property
     def running(self) -> bool:

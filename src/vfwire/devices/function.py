@@ -48,8 +48,8 @@ class CardFunction:
     ) -> None:
         self.name = name
         self.port = port
-        self.traps = 0
         self.bad_accesses = 0
+        self._traps = 0
         self.attached = False
         self.lock = threading.RLock()  # the transport's thread, and the operator's when settings change
         self._engine = engine
@@ -60,6 +60,10 @@ class CardFunction:
         self._config.on_flr = self._function_level_reset
         self._msix = msix
         self._maps = DmaMaps(engine, function)
+
+    @property
+    def traps(self) -> int:
+        return self._traps
 
     @property
     def pci_id(self) -> str:
@@ -82,7 +86,7 @@ class CardFunction:
         with self.lock:
             if index == RegionIndex.CONFIG:
                 return self._config.read(offset, count)
-            self.traps += 1
+            self._traps += 1
             return self._read_bar(index, offset, count)
 
     def region_write(self, index: int, offset: int, data: bytes) -> None:
@@ -90,7 +94,7 @@ class CardFunction:
             if index == RegionIndex.CONFIG:
                 self._config.write(offset, data)
                 return
-            self.traps += 1
+            self._traps += 1
             self._write_bar(index, offset, data)
 
     # --- Guest memory, interrupts --------------------------------------------------------------------------

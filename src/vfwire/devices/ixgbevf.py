@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vfwire.datapath.control_words import load_register, row_of, store_register, words_of
+from vfwire.datapath.control_words import load_register, load_word, row_of, store_register, words_of
 from vfwire.datapath.state import MODEL_82599, QUEUES
+from vfwire.datapath.trapped import ANSWERED, REQUEST_BYTES, SCRATCH_BYTES, serve_trapped
 from vfwire.devices.engine import Engine
 from vfwire.devices.function import CardFunction, MessageObserver
 from vfwire.devices.ixgbevf_config import ixgbevf_config_space
@@ -34,6 +35,7 @@ from vfwire.devices.settings import NAMES
 from vfwire.layouts import ixgbevf as regs
 from vfwire.layouts.ixgbe_mailbox import API_NAMES
 from vfwire.memory.shared import SharedMemory
+from vfwire.memory.sockets import message_header
 from vfwire.pci.endpoint import MappedArea, Region, RegionIndex
 from vfwire.pci.msix import MsixTable
 
@@ -76,6 +78,9 @@ class VirtualFunction82599(CardFunction):
         self.mailbox = Mailbox(port, self._registers.raise_mailbox_interrupt)
         self._registers.mailbox = self.mailbox
         self._memory = self._new_pages()
+        self._scratch = np.zeros(SCRATCH_BYTES, np.uint8)
+        self._header = message_header(self._scratch[:REQUEST_BYTES])
+        self._message = int(self._header.ctypes.data), int(self._scratch.ctypes.data)
         self._queues = [
             words_of(side)[function * QUEUES :][:QUEUES] for side in (engine.state.tx, engine.state.rx)
         ]
@@ -97,6 +102,15 @@ class VirtualFunction82599(CardFunction):
         return {RegionIndex.BAR0: bar0, RegionIndex.BAR3: Region(regs.BAR3_SIZE)}
 
     # --- Accesses ------------------------------------------------------------------------------------------
+
+    def answer_quickly(self, fd: int, entries: NDArray[np.int64]) -> None:
+        """The registers that a driver writes for each interrupt (pci/endpoint.py:AnswersQuickly)."""
+        where = int(entries.ctypes.data)
+        serve_trapped(self._engine.state, self._function, where, len(entries), fd, *self._message)
+
+    @property
+    def traps(self) -> int:
+        return self._traps + int(load_word(self._message[1] + ANSWERED))
 
     def _read_bar(self, index: int, offset: int, count: int) -> bytes:
         if index == RegionIndex.BAR0:

@@ -17,6 +17,7 @@ from vfwire.datapath.control_words import (
     store_word,
     take_word,
 )
+from vfwire.datapath.ixgbevf_interrupt_registers import write_interrupt_register
 from vfwire.datapath.rss import RSS_DEFAULT
 from vfwire.datapath.state import IXGBEVF_QUEUES, VECTORS
 from vfwire.devices.engine import Engine
@@ -26,7 +27,6 @@ from vfwire.layouts import ixgbevf as regs
 _WORD = 0xFFFFFFFF
 _IVAR_MASK = (regs.IVAR_VALID | regs.IVAR_VECTOR_MASK) * 0x01010101
 _MISC_MASK = regs.IVAR_VALID | regs.IVAR_VECTOR_MASK
-_EITR_MASK = regs.EITR_INTERVAL_MASK | regs.EITR_LLI_MOD | regs.EITR_LL_CREDIT_MASK | regs.EITR_COUNTER_MASK
 _PSRTYPE_MASK = (
     regs.PSRTYPE_TCPHDR
     | regs.PSRTYPE_UDPHDR
@@ -136,7 +136,7 @@ class ControlRegisters:
         self._record["rx_vector"] = self._record["tx_vector"] = -1
         for vector in range(self._function * VECTORS, (self._function + 1) * VECTORS):
             record = row_of(self._engine.state.vectors, vector)
-            record["interval_ns"] = record["next_ns"] = 0
+            record["interval_ns"] = record["next_ns"] = record["written"] = 0
 
     def raise_mailbox_interrupt(self) -> None:
         """The mailbox cause, on the vector that the guest chose for it; nothing where it chose none."""
@@ -162,6 +162,8 @@ class ControlRegisters:
         if name == "VFMBMEM":
             return self.mailbox.buffer[index] if self.mailbox else 0
         reader = _READERS.get(name)
+        if name == "VTEITR":
+            return int(row_of(self._engine.state.vectors, self._function * VECTORS + index)["written"])
         return reader(self) & _WORD if reader else self._plain.get(offset, 0)
 
     def _read_causes(self) -> int:
@@ -197,6 +199,8 @@ class ControlRegisters:
         writer = _WRITERS.get(name)
         if writer is not None:
             writer(self, index, value)
+        else:
+            write_interrupt_register(self._engine.state, self._function, offset, value)
         return True
 
     def _write_control(self, _index: int, value: int) -> None:
@@ -209,29 +213,11 @@ class ControlRegisters:
     def _write_cause_set(self, _index: int, value: int) -> None:
         self._cause(value & regs.EICR_MASK)
 
-    def _write_mask_set(self, _index: int, value: int) -> None:
-        set_bits(self._mask, value & regs.EICR_MASK)
-        self._wake()
-
-    def _write_mask_clear(self, _index: int, value: int) -> None:
-        clear_bits(self._mask, value & regs.EICR_MASK)
-
     def _write_auto_clear(self, _index: int, value: int) -> None:
         store_word(self._auto_clear, value & regs.EICR_MASK)
 
     def _write_auto_mask(self, _index: int, value: int) -> None:
         store_word(self._auto_mask, value & regs.EICR_MASK)
-
-    def _write_moderation(self, index: int, value: int) -> None:
-        """Both words are single stores that the loop reads once each: a new interval counts from the next
-        interrupt.
-        """
-        self._plain[regs.VTEITR + 4 * index] = value & _EITR_MASK
-        units = (value & regs.EITR_INTERVAL_MASK) >> regs.EITR_INTERVAL_SHIFT
-        vectors, row = self._engine.state.vectors, self._function * VECTORS + index
-        store_word(field_address(vectors, row, "interval_ns"), units * regs.EITR_UNIT_NS)
-        if not value & regs.EITR_CNT_WDIS:
-            store_word(field_address(vectors, row, "next_ns"), 0)
 
     def _write_vectors(self, index: int, value: int) -> None:
         self._plain[regs.VTIVAR + 4 * index] = value & _IVAR_MASK
@@ -289,11 +275,8 @@ _WRITERS: dict[str, Callable[[ControlRegisters, int, int], None]] = {
     "VFCTRL": ControlRegisters._write_control,
     "VTEICR": ControlRegisters._write_causes,
     "VTEICS": ControlRegisters._write_cause_set,
-    "VTEIMS": ControlRegisters._write_mask_set,
-    "VTEIMC": ControlRegisters._write_mask_clear,
     "VTEIAC": ControlRegisters._write_auto_clear,
     "VTEIAM": ControlRegisters._write_auto_mask,
-    "VTEITR": ControlRegisters._write_moderation,
     "VTIVAR": ControlRegisters._write_vectors,
     "VTIVAR_MISC": ControlRegisters._write_misc_vector,
     "VTRSCINT": ControlRegisters._write_rsc,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from vfwire.memory.shared import SharedMemory
 
@@ -107,4 +107,16 @@ class Endpoint(Protocol):
 
     def detach(self) -> None:
         """The client is gone, orderly or not: reset, unmap all, close its eventfds."""
+        ...
+
+
+@runtime_checkable
+class AnswersQuickly(Protocol):
+    """An endpoint that answers some of a client's messages by itself, without the interpreter."""
+
+    def answer_quickly(self, fd: int, entries: Any) -> None:
+        """Wait, and answer what comes on the client's socket `fd` until anything else is to be done.
+
+        entries: struct pollfd as int64, fd's first. What it does not answer it leaves in the socket.
+        """
         ...

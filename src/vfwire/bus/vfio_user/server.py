@@ -14,7 +14,8 @@ from vfwire.bus.vfio_user.session import Session, Trouble, check_endpoint
 from vfwire.bus.vfio_user.wire import EndOfStream, Receiver, send_part
 from vfwire.errors import WaitTimeout
 from vfwire.memory.scheduling import wake_promptly
-from vfwire.pci.endpoint import Endpoint
+from vfwire.memory.sockets import poll_entries
+from vfwire.pci.endpoint import AnswersQuickly, Endpoint
 
 NEGOTIATION_SECONDS = 5.0  # after which a client that has not said VERSION makes room for another
 STOP_SECONDS = 10.0
@@ -34,11 +35,13 @@ class Server:
         self.path = path
         self._mode = mode
         self._endpoint = endpoint
+        self._quick = endpoint if isinstance(endpoint, AnswersQuickly) else None
         self._trouble = Trouble(endpoint.name)
         self._listener: Listener | None = None
         self._thread: threading.Thread | None = None
         self._client: _Client | None = None
         self._wake = -1
+        self._entries = poll_entries()
         self._stopping = False
         self._poll = select.poll()
 
@@ -107,6 +110,8 @@ class Server:
         """Wait for something, and do one step of it: at most one message, so that nobody is kept waiting
         long.
         """
+        if self._quick is not None and self._client is not None and self._client.between_messages:
+            self._quick.answer_quickly(self._client.fd, self._entries)
         ready = dict(self._poll.poll(self._timeout_ms()))
         client, hung_up = self._client, False
         if client is not None:
@@ -149,6 +154,7 @@ class Server:
             return
         self._client = client
         self._poll.register(client.fd, client.polled)
+        self._entries = poll_entries(client.fd, self._wake, listener.socket.fileno())
 
     def _end_client(self) -> None:
         client = self._client
@@ -175,6 +181,11 @@ class _Client:
         self._receiver = Receiver(sock)
         self._reply = b""
         self._reply_fds: tuple[int, ...] = ()
+
+    @property
+    def between_messages(self) -> bool:
+        """It has negotiated, and nothing is half read or half sent."""
+        return self.session.attached and not self._reply and self._receiver.empty
 
     def in_time(self) -> bool:
         """False: it has not negotiated for too long."""

@@ -79,6 +79,11 @@ class Receiver:
         self._fds: list[int] = []
         self._surplus = False
 
+    @property
+    def empty(self) -> bool:
+        """Nothing is read of the next message."""
+        return self._header is None and not self._data
+
     def step(self, deadline: float | None = None) -> Message | None:
         """Read what there is of one message. None: it is not whole yet (only from a socket that does not
         block).
