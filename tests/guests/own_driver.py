@@ -1,10 +1,12 @@
 """Runs in the guest, as its root: our ixgbevf on the guest's VF, through the kernel's VFIO. Prints a JSON object.
 
-usage: own_driver.py FRAMES. The host sends each frame back to its sender, so all of them come in again.
+usage: own_driver.py FRAMES EVENTS. The host sends each frame back to its sender, so all of them come in again: so
+many by polling, then so many by interrupts.
 """
 
 import json
 import os
+import select
 import sys
 import time
 from pathlib import Path
@@ -67,17 +69,22 @@ def send_all(nic: Ixgbevf, numbers: list[int]) -> None:
     nic.wait_sent(SECONDS)
 
 
-def receive_all(nic: Ixgbevf, seen: set[int], count: int) -> None:
-    """Until `seen` has `count` numbers that came back to our MAC, or the time is over."""
+def receive(nic: Ixgbevf, seen: set[int]) -> None:
+    """Look once: numbers that came back to our MAC go into `seen`."""
     frames = burst(32)
+    got = nic.receive(frames)
+    for view in nic.pool.views(frames[:got]):
+        data = view.tobytes()
+        if data[:6] == nic.mac and data[12:HEADER] == ETHERTYPE:
+            seen.add(int.from_bytes(data[HEADER : HEADER + PAYLOAD], "big"))
+    nic.pool.give(frames[:got])
+
+
+def receive_all(nic: Ixgbevf, seen: set[int], count: int) -> None:
+    """Until `seen` has `count` numbers, or the time is over."""
     deadline = time.monotonic() + SECONDS
     while len(seen) < count and time.monotonic() < deadline:
-        got = nic.receive(frames)
-        for view in nic.pool.views(frames[:got]):
-            data = view.tobytes()
-            if data[:6] == nic.mac and data[12:HEADER] == ETHERTYPE:
-                seen.add(int.from_bytes(data[HEADER : HEADER + PAYLOAD], "big"))
-        nic.pool.give(frames[:got])
+        receive(nic, seen)
 
 
 def exchange(nic: Ixgbevf, count: int) -> dict[str, int]:
@@ -88,6 +95,22 @@ def exchange(nic: Ixgbevf, count: int) -> dict[str, int]:
         send_all(nic, list(range(first, last + 1)))
         receive_all(nic, seen, last)
     return {"received": len(seen), "sum": sum(seen)}
+
+
+def events(nic: Ixgbevf, first: int, count: int) -> dict[str, int]:
+    """One number after the other, looked for only when the descriptor that the interrupt writes says so."""
+    poller = select.poll()
+    poller.register(nic.enable_receive_events(), select.POLLIN)
+    seen = set[int]()
+    signals = 0
+    for number in range(first, first + count):
+        nic.arm()
+        send_all(nic, [number])
+        while number not in seen and poller.poll(SECONDS * 1000):
+            signals += 1
+            nic.arm()  # before the look at the ring: what comes after it is told of again
+            receive(nic, seen)
+    return {"told": len(seen & {*range(first, first + count)}), "signals": signals}
 
 
 def tell(text: str) -> None:
@@ -114,6 +137,8 @@ def main() -> None:
         said |= exchange(nic, count)
         said["stats"] = nic.stats()
         tell("exchanged")
+        said["events"] = events(nic, count + 1, int(sys.argv[2]))
+        tell("told")
         said["info"] = [nic.info.driver, nic.info.bus_info == device.address]
     tell("closed")
     said["back"] = device.give_back()

@@ -196,16 +196,20 @@ def _progress(text: str) -> None:
     "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Where to put it."
 )
 @click.option("--package", "extra", multiple=True, metavar="NAME", help="One more package of Debian's in it.")
+@click.option(
+    "--with-python", is_flag=True, help="Python, NumPy, Numba and vfwire, too: for our own drivers."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
-def build(out: Path, extra: tuple[str, ...], as_json: bool) -> None:
+def build(out: Path, extra: tuple[str, ...], with_python: bool, as_json: bool) -> None:
     """Make a small guest: Debian's cloud kernel with its modules, busybox, ethtool, iproute2, iperf3.
 
     Needs neither root nor a mount. What was taken is pinned in manifest.json: each package's version and SHA256.
     """
     from vfwire.guests.image import MANIFEST
     from vfwire.guests.image import build as build_image
+    from vfwire.guests.python import build_with_python
 
-    image = build_image(out, extra, _progress)
+    image = (build_with_python if with_python else build_image)(out, extra, _progress)
     manifest = image.manifest
     if as_json:
         click.echo(json.dumps({**manifest, "directory": str(out)}))

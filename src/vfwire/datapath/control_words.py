@@ -11,7 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfwire.memory.compiled import compiled
-from vfwire.memory.words import exchange64, fetch_and64, fetch_or64, load32, load64, store32, store64
+from vfwire.memory.words import (
+    compare_exchange64,
+    exchange64,
+    fetch_and64,
+    fetch_or64,
+    load32,
+    load64,
+    store32,
+    store64,
+)
 
 
 @compiled
@@ -29,6 +38,18 @@ def store_word(address, value):  # type: ignore[no-untyped-def]
 def take_word(address):  # type: ignore[no-untyped-def]
     """Read the word and leave 0 behind, in one step: what a clear-on-read register does."""
     return exchange64(address, 0)
+
+
+@compiled
+def swap_word(address, value):  # type: ignore[no-untyped-def]
+    """Store `value`; returns the word as it was."""
+    return exchange64(address, value)
+
+
+@compiled
+def replace_word(address, expected, value):  # type: ignore[no-untyped-def]
+    """Store `value` where the word is `expected`, in one step; returns the word as it was."""
+    return compare_exchange64(address, expected, value)
 
 
 @compiled
@@ -60,6 +81,8 @@ def warm_up_words(scratch: Any) -> None:
     load_word(address)
     store_word(address, 0)
     take_word(address)
+    swap_word(address, 0)
+    replace_word(address, 0, 0)
     set_bits(address, 0)
     clear_bits(address, 0)
     load_register(address)

@@ -11,9 +11,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
-
-from vfwire.datapath.control_words import row_of
+from vfwire.datapath.control_words import field_address, row_of, swap_word
 from vfwire.datapath.state import VECTORS
 from vfwire.devices.dma_maps import DmaMaps
 from vfwire.devices.engine import Engine
@@ -124,11 +122,13 @@ class CardFunction:
             self._replace_eventfds(start, eventfds)
 
     def _replace_eventfds(self, start: int, eventfds: list[int]) -> None:
+        """One step for each: the engine's watch may take one out at any moment (watchdog.py)."""
         first = self._function * VECTORS + start
         with self._engine.parked() as state:
-            vectors = state.vectors.view(np.ndarray)["eventfd"][first : first + len(eventfds)]
-            old = vectors.tolist()
-            vectors[:] = eventfds
+            old = [
+                int(swap_word(field_address(state.vectors, row, "eventfd"), fd))
+                for row, fd in enumerate(eventfds, first)
+            ]
         _close(old)
 
     def disable_irqs(self, index: int) -> None:

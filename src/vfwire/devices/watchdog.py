@@ -11,7 +11,7 @@ import os
 import select
 from pathlib import Path
 
-from vfwire.datapath.control_words import field_address, load_word, store_word
+from vfwire.datapath.control_words import field_address, load_word, replace_word
 from vfwire.datapath.state import VECTORS, CardState
 
 _log = logging.getLogger(__name__)
@@ -39,23 +39,35 @@ class StuckLoop:
         return bool(still)
 
     def free(self) -> list[tuple[int, int]]:
-        """Empty every eventfd that would hold its writer, and take it out of the state: (function, eventfd) of each."""
+        """Empty every eventfd that would hold its writer, and take it out of the state: (function, eventfd) of each.
+
+        The control side may replace and close an eventfd meanwhile, and its number may be another's at once. Whoever
+        takes the number out of the state in one step owns it: only then is what was seen of it sure.
+        """
         taken = []
-        vectors = self._state.vectors
-        for row, fd in enumerate(vectors.eventfd.tolist()):
+        for row, fd in enumerate(self._state.vectors.eventfd.tolist()):
             if fd < 0 or not holds_its_writer(fd):
                 continue
-            store_word(field_address(vectors, row, "eventfd"), -1)
-            function = self._state.functions[row // VECTORS]
-            _log.warning(
-                "card %d VF %d: its guest blocked interrupt %d, which is taken away from it",
-                function.card,
-                function.pool,
-                row % VECTORS,
-            )
+            place = field_address(self._state.vectors, row, "eventfd")
+            if replace_word(place, fd, -1) != fd:
+                continue
+            if not holds_its_writer(fd):
+                if replace_word(place, -1, fd) != -1:
+                    os.close(fd)
+                continue
+            self._tell(row)
             empty_eventfd(fd)
             taken.append((row // VECTORS, fd))
         return taken
+
+    def _tell(self, row: int) -> None:
+        function = self._state.functions[row // VECTORS]
+        _log.warning(
+            "card %d VF %d: its guest blocked interrupt %d, which is taken away from it",
+            function.card,
+            function.pool,
+            row % VECTORS,
+        )
 
 
 def holds_its_writer(fd: int) -> bool:
@@ -67,7 +79,7 @@ def holds_its_writer(fd: int) -> bool:
         return False
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
-    return not any(events & select.POLLOUT for _, events in poll.poll(0))
+    return not any(events & (select.POLLOUT | select.POLLNVAL) for _, events in poll.poll(0))
 
 
 def empty_eventfd(fd: int) -> None:

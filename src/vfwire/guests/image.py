@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -20,6 +20,7 @@ from vfwire.errors import BadInput, PermissionDenied, VfwireError
 from vfwire.guests import cpio, packages
 from vfwire.guests.cache import cache_directory, held
 from vfwire.guests.packages import Archive, Package, unpack
+from vfwire.guests.precompile import compile_python
 
 # Words for its kernel. Under software emulation they save half of the time to boot; none changes what a network
 # driver does.
@@ -49,10 +50,13 @@ _LEAVE_OUT = (
     "usr/share/lintian", "usr/share/bug", "usr/share/info", "usr/share/bash-completion", "usr/share/zoneinfo",
     "usr/lib/x86_64-linux-gnu/gconv", "usr/share/perl5", "usr/share/doc-base", "usr/share/zsh", "var",
 )  # fmt: skip
+_COMPILED = "__pycache__"  # of this machine's Python: it differs from run to run, and the guest has another
 _EMPTY = ("busybox", "dev", "proc", "sys", "run", "tmp", "root", "mnt")
 
 
 Progress = Callable[[str], None]
+Trees = Callable[[Sequence[Package]], Mapping[str, Path]]
+"""What else goes into an image of these packages: files or directories by their path in the guest."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,12 @@ class Image:
             return False
 
 
-def build(out: Path, extra: tuple[str, ...] = (), progress: Progress = lambda _text: None) -> Image:
+def build(
+    out: Path,
+    extra: tuple[str, ...] = (),
+    progress: Progress = lambda _text: None,
+    trees: Trees = lambda _packages: {},
+) -> Image:
     """Make `out` hold a guest of the archive's present packages. extra: more packages by name.
 
     An image that is there already of the same packages and code is left as it is. Raises what `Archive` raises,
@@ -93,7 +102,9 @@ def build(out: Path, extra: tuple[str, ...] = (), progress: Progress = lambda _t
     """
     progress("asking Debian's archive, and fetching what is new")
     files = Archive().fetch((*PACKAGES, *extra))
-    key = _key(list(files))
+    added = trees(list(files))
+    digests = {place: _tree_digest(source) for place, source in added.items()}
+    key = _key(list(files), digests)
     image = Image(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -102,8 +113,10 @@ def build(out: Path, extra: tuple[str, ...] = (), progress: Progress = lambda _t
         with tempfile.TemporaryDirectory(prefix="vfwire-build-") as scratch:
             progress(f"unpacking {len(files)} packages")
             unpack(files.values(), Path(scratch))
+            _add_trees(Path(scratch), added)
             progress("writing kernel and initramfs")
-            _write(image, Path(scratch), files, key)
+            _write(image, Path(scratch))
+            _write_manifest(image, Path(scratch), key, files, digests)
     except PermissionError as error:
         raise PermissionDenied(
             f"cannot write {error.filename}: {error.strerror}", "choose another --out"
@@ -123,22 +136,53 @@ def cached_image(extra: tuple[str, ...] = (), progress: Progress = lambda _text:
 def _recipe() -> bytes:
     """All that decides what an image holds, besides the packages."""
     here = Path(__file__).parent
-    sources = (Path(__file__), Path(cpio.__file__), Path(packages.__file__), here / "init.sh")
+    sources = (
+        Path(__file__),
+        *(here / name for name in ("cpio.py", "packages.py", "precompile.py", "init.sh")),
+    )
     return b"".join(source.read_bytes() for source in sources)
 
 
-def _key(found: list[Package]) -> str:
-    text = _recipe() + "".join(package.sha256 for package in found).encode()
+def _key(found: list[Package], added: Mapping[str, str]) -> str:
+    text = _recipe() + "".join([*(package.sha256 for package in found), *added.values()]).encode()
     return sha256(text).hexdigest()
 
 
-def _write(image: Image, root: Path, files: dict[Package, Path], key: str) -> None:
+def _tree_digest(source: Path) -> str:
+    """Of a file, or of all that goes along of a directory."""
+    if not source.is_dir():
+        return _digest(source)
+    found = sha256()
+    for path in sorted(source.rglob("*")):
+        if path.is_file() and _COMPILED not in path.parts:
+            found.update(f"{path.relative_to(source)} {_digest(path)}\n".encode())
+    return found.hexdigest()
+
+
+def _add_trees(root: Path, added: Mapping[str, Path]) -> None:
+    """Put them below `root`, and compile what Python there is."""
+    for place, source in added.items():
+        target = root / place.strip("/")
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns(_COMPILED))
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+    compile_python(root, [root / place.strip("/") for place in added])
+
+
+def _kernel(root: Path) -> Path:
     kernels = sorted((root / "boot").glob("vmlinuz-*"))
     if len(kernels) != 1:
         raise BadInput(f"{len(kernels)} kernels came with the packages, not one", "report this")
-    version = kernels[0].name.removeprefix("vmlinuz-")
+    return kernels[0]
+
+
+def _write(image: Image, root: Path) -> None:
+    kernel = _kernel(root)
+    version = kernel.name.removeprefix("vmlinuz-")
     modules = _select_modules(root, version)
-    shutil.copyfile(kernels[0], image.kernel)
+    shutil.copyfile(kernel, image.kernel)
     with image.initrd.open("wb") as stream, cpio.CpioWriter(stream) as archive:
         for name in _EMPTY:
             archive.directory(name)
@@ -149,12 +193,18 @@ def _write(image: Image, root: Path, files: dict[Package, Path], key: str) -> No
         archive.link("usr/bin/sh", "dash")
         archive.tree(root, leave_out=_LEAVE_OUT)
         archive.tree(modules, at=f"usr/lib/modules/{version}")
+
+
+def _write_manifest(
+    image: Image, root: Path, key: str, files: dict[Package, Path], added: dict[str, str]
+) -> None:
     manifest = {
         "key": key,
-        "kernel": version,
+        "kernel": _kernel(root).name.removeprefix("vmlinuz-"),
         "release": packages.RELEASE,
         "files": {name: _digest(image.directory / name) for name in (KERNEL, INITRD)},
         "packages": [package.to_json() for package in files],
+        "added": added,
     }
     (image.directory / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 

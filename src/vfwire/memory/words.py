@@ -85,12 +85,37 @@ def _make_read_modify_write(operation: str) -> Any:
     return change
 
 
+def _make_compare_exchange() -> Any:
+    if jit_disabled():
+
+        def plain(address: int, expected: int, value: int) -> int:
+            cell = ctypes.c_int64.from_address(int(address))
+            old = int(cell.value)
+            if old == expected:
+                cell.value = int(value)
+            return old
+
+        return plain
+
+    @intrinsic
+    def change(_typing: Any, address: Any, expected: Any, value: Any) -> Any:
+        def emit(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+            pointer = _pointer(builder, args[0], 64)
+            done = builder.cmpxchg(pointer, args[1], args[2], "seq_cst", "seq_cst")
+            return builder.extract_value(done, 0)
+
+        return types.int64(types.int64, types.int64, types.int64), emit
+
+    return change
+
+
 load8, load16, load32, load64 = (_make_load(bits) for bits in (8, 16, 32, 64))
 store8, store16, store32, store64 = (_make_store(bits) for bits in (8, 16, 32, 64))
 exchange64 = _make_read_modify_write("xchg")  # returns the old value, as do the next three
 fetch_or64 = _make_read_modify_write("or")
 fetch_and64 = _make_read_modify_write("and")
 fetch_add64 = _make_read_modify_write("add")
+compare_exchange64 = _make_compare_exchange()  # (address, expected, value): stored only where `expected` was
 
 if jit_disabled():
 
