@@ -128,7 +128,7 @@ def test_another_file_is_no_journal(
 ) -> None:
     (tmp_path / "x").write_text('{"step": "stop"}\n')
     code, _, err = asked(capsys, "--all", "--journal", str(tmp_path / "x"))
-    assert code == 6 and err.count("\n") == 1
+    assert code == 3 and err.count("\n") == 1
 
 
 def test_the_policy_is_what_is_called(

@@ -10,6 +10,7 @@ import click
 from vfwire.checks.ec2 import catalog as data
 from vfwire.checks.ec2.catalog import Catalog, InstanceType
 from vfwire.checks.ec2.mechanism import Differences, Mechanism, differences, label, seed_mechanism
+from vfwire.cli.answers import answers
 from vfwire.cli.aws_options import aws_options
 from vfwire.errors import UsageError
 
@@ -36,6 +37,7 @@ _MECHANISMS = click.Choice([mechanism.value for mechanism in Mechanism])
 @click.option("--refresh", is_flag=True, help="Ask AWS first, and keep what it says for the next time.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @aws_options
+@answers
 def catalog(types: tuple[str, ...], as_json: bool, **options: Any) -> int:
     """Which instance types have enhanced networking. With TYPEs, exits 1 if one of them has none."""
     if options["refresh"]:

@@ -11,6 +11,7 @@ import click
 
 from vfwire.checks.ec2.policy import check_policy
 from vfwire.checks.verdict import EXIT_CODES, State
+from vfwire.cli.answers import answers
 from vfwire.cli.aws_options import aws_options
 from vfwire.errors import UsageError
 
@@ -34,6 +35,7 @@ _MOST_LINES = 50
 @click.option("--iam-policy", is_flag=True, help="Print the least IAM policy that this needs.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @aws_options
+@answers
 def check(names: tuple[str, ...], everything: bool, as_json: bool, **options: Any) -> int:
     """Whether instances use enhanced networking, or what an AMI permits.
 

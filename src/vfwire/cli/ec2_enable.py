@@ -12,6 +12,7 @@ import click
 from vfwire.checks.ec2.mechanism import Mechanism
 from vfwire.checks.ec2.policy import enable_policy
 from vfwire.checks.verdict import State, Verdict
+from vfwire.cli.answers import answers
 from vfwire.cli.aws_options import aws_options
 from vfwire.cli.ec2_check import see_id
 from vfwire.errors import UsageError
@@ -37,6 +38,7 @@ _CARRY_OUT = "--yes carries it out"
 @click.option("--iam-policy", is_flag=True, help="Print the least IAM policy that this needs.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @aws_options
+@answers
 def enable(name: str | None, plan_only: bool, yes: bool, as_json: bool, **options: Any) -> int:
     """Turn enhanced networking on for an instance: backup AMI, stop, set the flag, start, verify, roll back if need be.
     For an AMI: register it anew with the flag.

@@ -1,17 +1,21 @@
 """`vfwire image check`: will this image come up on EC2. Exit code 0 it will, 1 it will not, 3 cannot tell."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from vfwire.cli.image_look import findings_lines, look
+from vfwire.checks.verdict import State, Verdict, worst
+from vfwire.cli.answers import answers
+from vfwire.cli.image_look import findings_lines, image_options, look, look_at, start_of
 from vfwire.errors import CannotTell, UsageError
 
 if TYPE_CHECKING:
     from vfwire.checks.image.boot import Report
     from vfwire.checks.image.inside import Findings
+    from vfwire.checks.image.kernels import Start
     from vfwire.checks.image.steps import Step
 
 _MODELS = {"ena": ("ena",), "82599": ("82599",), "both": ("ena", "82599")}
@@ -26,14 +30,7 @@ image.add_command(look)
 
 
 @image.command()
-@click.argument("path", type=click.Path(path_type=Path), metavar="IMAGE", required=False)
-@click.option("--model", type=click.Choice(list(_MODELS)), default="ena", show_default=True,
-              help="Of the network device that it is to meet.")  # fmt: skip
-@click.option(
-    "--kernel", type=click.Path(path_type=Path), help="Start this kernel instead of the disk's boot loader."
-)
-@click.option("--initrd", type=click.Path(path_type=Path), help="With --kernel: its initramfs.")
-@click.option("--append", default="", help="With --kernel: its command line.")
+@image_options
 @click.option("--firmware", type=click.Choice(["bios", "uefi"]), default="uefi", show_default=True,
               help="What the disk is started by.")  # fmt: skip
 @click.option(
@@ -45,6 +42,7 @@ image.add_command(look)
               help="An OpenSSH public key for the metadata service to hand out.")  # fmt: skip
 @click.option("--console", is_flag=True, help="Show the guest's console as it comes, on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@answers
 def check(
     path: Path | None,
     model: str,
@@ -65,41 +63,61 @@ def check(
     and the instance metadata service. No agent, no login: PASS only if the guest becomes reachable. The image is
     not written to.
     """
-    if path is None and kernel is None:
-        raise UsageError("there is nothing to start from", "name an image, or give --kernel and --initrd")
-    if kernel is None and (initrd is not None or append):
-        raise UsageError("--initrd and --append go with --kernel", "give the kernel too")
+    start = start_of(path, kernel, initrd, append)
     if not 1 <= seconds <= 86400:
         raise UsageError(f"{seconds:g} is no time to wait", "give 1 to 86400 seconds")
-    inside = None if path is None else _look_inside(path, model)
+    inside, unseen = _look_inside(path, model, start)
     if inside is not None and not as_json:
         for line in findings_lines(inside):
             click.echo(line)
     click.echo("vfwire: loading", err=True)
-    from vfwire.checks.image.boot import Options, boot_image
+    from vfwire.checks.image.boot import SETTLE_SECONDS, SOON_SECONDS, Options, boot_image
 
+    settle = SETTLE_SECONDS if inside is None or inside.cloud_init or path is None else SOON_SECONDS
     reports = []
     for one in _MODELS[model]:
-        options = Options(one, firmware, seconds, memory, vcpus, kernel, initrd, append)
+        options = Options(one, firmware, seconds, memory, vcpus, kernel, initrd, append, settle)
         click.echo(f"vfwire: booting with {_device(one)}; up to {seconds:g} s", err=True)
-        reports.append(boot_image(path, options, _public_key(key), _tell, _echo if console else None))
+        report = boot_image(path, options, _public_key(key), _tell, _echo if console else None)
+        reports.append(_with_cause(report, path, start))
+    verdict = worst(report.verdict for report in reports)
+    assert verdict is not None
     if as_json:
-        click.echo(json.dumps(_summary(path, inside, reports)))
+        seen = unseen.as_json() if inside is None else inside.to_json()
+        boots = [report.to_json() for report in reports]
+        told = {
+            "schema": 1,
+            "image": str(path) if path else None,
+            **verdict.as_json(),
+            "inside": seen,
+            "boots": boots,
+        }
+        click.echo(json.dumps(told))
     else:
         for report in reports:
             _show(report)
-    return max((report.verdict.exit_code for report in reports), key=lambda code: (code == 1, code))
+    return verdict.exit_code
 
 
-def _look_inside(path: Path, model: str) -> "Findings | None":
-    """None where it cannot be read from here (btrfs, LVM): whether it boots can be seen all the same."""
-    from vfwire.checks.image.inside import look_inside
-
+def _look_inside(path: Path | None, model: str, start: "Start | None") -> "tuple[Findings | None, Verdict]":
+    """None where it cannot be read from here (btrfs), and why: whether it boots can be seen all the same."""
     try:
-        return look_inside(path, model)
+        found = look_at(path, model, start)
     except CannotTell as error:
         click.echo(f"vfwire: {error.message}", err=True)
-        return None
+        return None, Verdict(State.UNKNOWN, error.message, error.hint)
+    return found, found.verdict
+
+
+def _with_cause(report: "Report", path: Path | None, start: "Start | None") -> "Report":
+    """What was found inside, where that is why it does not come up: a boot shows only how far it came."""
+    if report.verdict.state is not State.NOT:
+        return report
+    found, cause = _look_inside(path, report.options.model, start)
+    if found is None or cause.state is not State.NOT:
+        return report
+    reason = f"{report.verdict.reason}; inside: {cause.reason}"
+    return replace(report, verdict=Verdict(State.NOT, reason, cause.next_step))
 
 
 def _device(model: str) -> str:
@@ -121,15 +139,6 @@ def _tell(step: "Step") -> None:
 
 def _echo(data: bytes) -> None:
     click.echo(data, nl=False, err=True)
-
-
-def _summary(path: Path | None, inside: "Findings | None", reports: "list[Report]") -> dict[str, Any]:
-    return {
-        "schema": 1,
-        "image": str(path) if path else None,
-        "inside": inside.to_json() if inside else None,
-        "boots": [report.to_json() for report in reports],
-    }
 
 
 def _show(report: "Report") -> None:

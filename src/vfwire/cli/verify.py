@@ -9,6 +9,7 @@ import click
 
 from vfwire.checks.host import HostReport, check_host
 from vfwire.checks.tree import Tree
+from vfwire.cli.answers import answers
 from vfwire.cli.stopping import stop_signals
 from vfwire.errors import UsageError
 
@@ -32,6 +33,7 @@ _QUIET_SECONDS = 2.0  # what takes longer says so
     help="Look at a copy of another host's sys/, proc/ and lib/modules/ below this directory.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (one a line with --watch).")
+@answers
 def verify(
     interfaces: tuple[str, ...],
     sriov: bool,

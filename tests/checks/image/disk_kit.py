@@ -1,15 +1,25 @@
 """Small disk images: trees written by hand, made into file systems and partitions without root and without mounting."""
 
+import bz2
 import gzip
 import io
 import lzma
+import struct
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import lz4.block
 import zstandard
 
 from vfwire.guests.cpio import CpioWriter
+
+
+def lz4_legacy(data: bytes) -> bytes:
+    """As `lz4 -l`, in blocks that are smaller than its 8 MiB (LZ4 Frame Format Description, Legacy frame)."""
+    blocks = [lz4.block.compress(data[at : at + 4096], store_size=False) for at in range(0, len(data), 4096)]
+    return b"\x02\x21\x4c\x18" + b"".join(struct.pack("<I", len(one)) + one for one in blocks)
+
 
 RELEASE = "6.12.0-test"
 MODULES = f"usr/lib/modules/{RELEASE}"
@@ -19,6 +29,8 @@ PACKED: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
     "xz": lzma.compress,
     "zstd": zstandard.ZstdCompressor().compress,
+    "bzip2": bz2.compress,
+    "lz4": lz4_legacy,
 }
 
 
@@ -28,13 +40,31 @@ def run(*command: str | Path, text: str | None = None) -> str:
     return done.stdout
 
 
-def archive(names: tuple[str, ...]) -> bytes:
+def archive(names: tuple[str, ...], contents: Mapping[str, bytes] | None = None) -> bytes:
     """A cpio archive with a small file for each name."""
     stream = io.BytesIO()
     with CpioWriter(stream) as writer:
         for name in names:
-            writer.file(name, name.encode())
+            writer.file(name, contents[name] if contents else name.encode())
     return stream.getvalue()
+
+
+def bzimage(program: bytes, packing: str = "gzip", release: str = RELEASE) -> bytes:
+    """A kernel's file: header, its version as text, the packed program (Documentation/arch/x86/boot.rst)."""
+    packed = PACKED[packing](program) + (b"" if packing == "gzip" else struct.pack("<I", len(program)))
+    head = bytearray(0x1000)
+    head[0x1F1] = 7  # sectors of set-up code behind the first
+    head[0x202:0x208] = b"HdrS" + struct.pack("<H", 0x020F)
+    struct.pack_into("<H", head, 0x20E, 0x400)
+    struct.pack_into("<II", head, 0x248, 64, len(packed))
+    text = f"{release} (builder@host) #1 SMP".encode()
+    head[0x600 : 0x600 + len(text)] = text
+    return bytes(head) + bytes(64) + packed
+
+
+def configuration(*lines: str) -> bytes:
+    """As a kernel with CONFIG_IKCONFIG carries it."""
+    return b"IKCFG_ST" + gzip.compress("\n".join(lines).encode()) + b"IKCFG_ED"
 
 
 def modules_dep(*names: str) -> str:

@@ -12,9 +12,9 @@ from disk_kit import INITRD, MODULES, PACKED, RELEASE, archive, good_tree, make_
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.checks.image.image_kit import debian_image
+from tests.checks.image.image_kit import FAULTS, debian_image
 from vfwire import cli
-from vfwire.checks.image.initramfs import archive_names
+from vfwire.checks.image.initramfs import archive_files
 from vfwire.checks.image.inside import Findings, look_inside
 from vfwire.checks.image.qcow2 import Qcow2
 from vfwire.checks.verdict import State
@@ -203,7 +203,7 @@ def test_xfs_is_read_too(tmp_path: Path) -> None:
 def test_an_initramfs_is_read_however_it_is_packed(packing: str) -> None:
     early, late = archive(("early/microcode",)), archive(("init", "a/b.ko"))
     data = early + bytes(512 - len(early) % 512) + PACKED[packing](late)
-    assert archive_names(data) == {"early", "early/microcode", "init", "a", "a/b.ko"}
+    assert set(archive_files(data)) == {"early", "early/microcode", "init", "a", "a/b.ko"}
 
 
 @given(st.binary(max_size=400), st.sampled_from(list(PACKED)), st.integers(0, 1 << 20))
@@ -212,7 +212,7 @@ def test_a_damaged_initramfs_ends_in_one_line(junk: bytes, packing: str, at: int
     at %= len(whole)
     for data in (junk, whole[:at], whole[:at] + junk + whole[at + len(junk) :]):
         try:
-            assert isinstance(archive_names(data), set)
+            assert isinstance(archive_files(data), dict)
         except BadInput as error:
             assert "\n" not in str(error)
 
@@ -292,6 +292,16 @@ def test_a_real_debian_is_looked_into_in_less_than_ten_seconds() -> None:
     assert {found.kernels[-1].drivers[name] for name in ("ena", "ixgbevf")} == {"module"}
 
 
+@pytest.mark.parametrize("variant", FAULTS)
+def test_a_real_debian_that_does_not_come_up_is_told_with_its_reason(
+    variant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["image", "look", str(debian_image(variant)), "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    (problem,) = told["problems"]
+    assert FAULTS[variant] in problem["reason"] == told["reason"]
+
+
 @pytest.mark.guests
 @pytest.mark.parametrize(
     "options",
@@ -330,5 +340,5 @@ def test_the_command_tells_it_and_its_exit_code(tmp_path: Path, capsys: pytest.C
     assert cli.run(["image", "look", str(image), "--model", "82599", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert told["schema"] == 1 and "xen-blkfront" in told["reason"]
-    assert cli.run(["image", "look", str(tmp_path / "none")]) == 6
+    assert cli.run(["image", "look", str(tmp_path / "none")]) == 2
     assert capsys.readouterr().err.startswith("vfwire: there is no ")

@@ -45,6 +45,7 @@ MAC_PREFIX = bytes.fromhex("02ec200000")
 MTU = 9001
 TAIL_LINES = 12
 SETTLE_SECONDS = 60.0  # how long, once reachable, for what cloud-init still asks for
+SOON_SECONDS = 3.0  # the same for an image that is known to have no cloud-init
 _LOOK_SECONDS = 0.25
 _PING_SECONDS = 0.5
 _ESCAPES = re.compile(  # colours, questions to a terminal, and what is not ASCII
@@ -55,7 +56,9 @@ _UUID = "ec2a1b2c-3d4e-5f60-7182-93a4b5c6d7e8"  # an instance's begins with "ec2
 
 @dataclass(frozen=True)
 class Options:
-    """model: "ena" or "82599". firmware: "bios" or "uefi". seconds: how long the guest has to become reachable."""
+    """model: "ena" or "82599". firmware: "bios" or "uefi". seconds: how long the guest has to become reachable.
+    settle: how long after that its question for metadata is waited for.
+    """
 
     model: str = "ena"
     firmware: str = "bios"
@@ -65,6 +68,7 @@ class Options:
     kernel: Path | None = None
     initrd: Path | None = None
     append: str = ""
+    settle: float = SETTLE_SECONDS
 
 
 @dataclass
@@ -127,7 +131,7 @@ def boot_image(
             Guest(_machine(image, options, sockets[0], qemu), qemu=qemu, hand_on=hand_on)
         )
         steps = Steps(options.model == "ena", on_step)
-        _watch(guest, card, family, network, steps, options.seconds)
+        _watch(guest, card, family, network, steps, options)
         plain = _ESCAPES.sub("", guest.console)
         console = [line.rstrip() for line in plain.splitlines() if line.strip()]
         return Report(
@@ -181,11 +185,11 @@ def _machine(image: Path | None, options: Options, socket: Path, qemu: Qemu) -> 
     )
 
 
-def _watch(guest: Guest, card: Card, family: Family, network: Child, steps: Steps, seconds: float) -> None:
+def _watch(guest: Guest, card: Card, family: Family, network: Child, steps: Steps, options: Options) -> None:
     """Until everything has happened, the guest has ended, or the time is up."""
     start, heard, reached = time.monotonic(), 0, 0.0
     (function,) = card.functions
-    while (now := time.monotonic() - start) < seconds and not steps.complete:
+    while ((now := time.monotonic() - start) < options.seconds or steps.reachable) and not steps.complete:
         if guest.wait_end(_LOOK_SECONDS):
             return
         steps.look(Seen(card.describe()["vfs"][0], card.function_counters(function)), now)
@@ -202,7 +206,7 @@ def _watch(guest: Guest, card: Card, family: Family, network: Child, steps: Step
         ):
             steps.happened(PING, time.monotonic() - start, str(SUBNET.instance))
             reached = now
-        if steps.reachable and now - reached > SETTLE_SECONDS:
+        if steps.reachable and now - reached > options.settle:
             return
 
 

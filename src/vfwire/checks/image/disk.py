@@ -15,7 +15,7 @@ from typing import Any
 import pyvsgpt
 
 from vfwire.checks.image.qcow2 import MAGIC, Qcow2
-from vfwire.errors import BadInput, PermissionDenied
+from vfwire.errors import BadInput, PermissionDenied, UsageError
 
 SECTOR = 512
 GPT_EFI = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
@@ -105,7 +105,9 @@ class Disk:
 
 @contextmanager
 def open_disk(path: Path) -> Iterator[Disk]:
-    """An image's partitions, while this holds. Raises BadInput (none that can be read, and why), PermissionDenied."""
+    """An image's partitions, while this holds. Raises UsageError (no such file), BadInput (none that can be read,
+    and why), PermissionDenied.
+    """
     try:
         with path.open("rb") as file:
             if file.read(4) == MAGIC:
@@ -116,9 +118,9 @@ def open_disk(path: Path) -> Iterator[Disk]:
     except PermissionError as error:
         raise PermissionDenied(f"{path} may not be read", "make it readable for you") from error
     except IsADirectoryError as error:
-        raise BadInput(f"{path} is a directory", "name a disk image") from error
+        raise UsageError(f"{path} is a directory", "name a disk image") from error
     except FileNotFoundError as error:
-        raise BadInput(f"there is no {path}", "name a disk image") from error
+        raise UsageError(f"there is no {path}", "name a disk image") from error
 
 
 def _divide(format_: str, whole: Part, path: Path) -> Disk:

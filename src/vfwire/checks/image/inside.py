@@ -2,24 +2,18 @@
 unreachable.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from vfwire.checks.image.disk import Disk, open_disk
+from vfwire.checks.image.faults import about_kernels, about_mounts, about_network, about_start
 from vfwire.checks.image.filesystem import READABLE, FileSystem
-from vfwire.checks.image.kernels import Kernel, read_kernels
-from vfwire.checks.image.loader import (
-    firmware,
-    is_there,
-    is_unstable,
-    kernel_lines,
-    required_mounts,
-    roots,
-)
-from vfwire.checks.image.naming import Lease, cloud_init, interface_names, leases, pinned_addresses
+from vfwire.checks.image.kernels import Kernel, Start, read_kernels, read_started
+from vfwire.checks.image.loader import firmware, kernel_lines
+from vfwire.checks.image.naming import Lease, asked_by_kernel, cloud_init, interface_names, leases
 from vfwire.checks.verdict import State, Verdict, worst
 from vfwire.errors import BadInput, CannotTell
 
@@ -31,7 +25,8 @@ _PROGRAMS = ("/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/sbin/init", "
 @dataclass(frozen=True)
 class Findings:
     """What is in an image. problems: with each its reason and next step; NOT is what leaves an instance unreachable,
-    UNKNOWN what cannot be seen. interface_names: what the first interface may be called.
+    UNKNOWN what cannot be seen. interface_names: what the first interface may be called. firmware: what finds a boot
+    loader; "kernel" where a kernel is started without one.
     """
 
     format: str
@@ -59,18 +54,47 @@ class Findings:
         return asdict(self) | self.verdict.as_json() | {"problems": [one.as_json() for one in self.problems]}
 
 
-def look_inside(path: Path, model: str = "ena") -> Findings:
-    """Look into a raw or qcow2 image. model: "ena", "82599" or "both": the drivers that it must have.
+def look_inside(path: Path, model: str = "ena", start: Start | None = None) -> Findings:
+    """Look into a raw or qcow2 image. model: "ena", "82599" or "both": the drivers that it must have. start: what is
+    started instead of its boot loader.
 
-    Raises BadInput (no image, none that can be read alone, encrypted), CannotTell (no Linux that can be seen: btrfs,
-    LVM), PermissionDenied.
+    Raises UsageError (no such file), BadInput (no image, none that can be read alone, encrypted), CannotTell (no Linux
+    that can be seen: btrfs), PermissionDenied.
     """
     with ExitStack() as stack:
         disk = stack.enter_context(open_disk(path))
         systems = [FileSystem(part) for part in disk.partitions if part.contents in READABLE]
         root = _root(disk, systems, path)
         ordered = [root, *(system for system in systems if system is not root)]
-        return _findings(disk, ordered, MODELS[model])
+        return _findings(disk, ordered, MODELS[model], start)
+
+
+def look_at_start(start: Start, model: str = "ena") -> Findings:
+    """Look into a kernel and its initramfs that are started without a disk: who asks for a lease then, is seen only of
+    the kernel's command line. Raises as read_kernel_file.
+    """
+    kernel = read_started(start, None)
+    asking = asked_by_kernel([start.append])
+    unseen = Verdict(
+        State.UNKNOWN,
+        "whether the initramfs asks for a DHCP lease is not seen",
+        "boot it: vfwire image check; or let the kernel ask: --append ip=dhcp",
+    )
+    problems = [*about_kernels([kernel], MODELS[model], disk=False), *([] if asking else [unseen])]
+    return Findings(
+        format="kernel",
+        table="none",
+        partitions=(),
+        system="",
+        architecture="x86_64",
+        firmware=("kernel",),
+        kernels=(kernel,),
+        kernel_lines=(start.append,),
+        interface_names=(),
+        leases=tuple(asking),
+        cloud_init="",
+        problems=tuple(problems),
+    )
 
 
 def _root(disk: Disk, systems: list[FileSystem], path: Path) -> FileSystem:
@@ -92,19 +116,20 @@ def _root(disk: Disk, systems: list[FileSystem], path: Path) -> FileSystem:
     )
 
 
-def _findings(disk: Disk, systems: list[FileSystem], drivers: Sequence[str]) -> Findings:
+def _findings(disk: Disk, systems: list[FileSystem], drivers: Sequence[str], start: Start | None) -> Findings:
     root = systems[0]
-    places = [(system, where) for system in systems for where in ("/boot", "/", "/EFI/Linux")]
-    kernels = read_kernels(root, places)
-    lines = kernel_lines(systems)
+    if start is None:
+        places = [(system, where) for system in systems for where in ("/boot", "/", "/EFI/Linux")]
+        kernels, lines, started = read_kernels(root, places), kernel_lines(systems), firmware(disk, systems)
+    else:
+        kernels, lines, started = [read_started(start, root)], [start.append], ("kernel",)
     names = interface_names(root, lines)
     asking, cloud = leases(root), cloud_init(root)
-    started = firmware(disk, systems)
     problems = [
-        *_about_kernels(kernels, drivers),
-        *_about_start(started, lines, systems),
-        *_about_mounts(root, systems),
-        *_about_network(root, names, asking, cloud),
+        *about_kernels(kernels, drivers),
+        *about_start(started, lines, systems),
+        *about_mounts(root, systems),
+        *about_network(root, names, asking, cloud),
     ]
     return Findings(
         format=disk.format,
@@ -140,110 +165,3 @@ def _architecture(root: FileSystem) -> str:
         if head[:4] == b"\x7fELF" and len(head) == 20:
             return _ARCHITECTURES.get(int.from_bytes(head[18:20], "little"), "unknown")
     return "unknown"
-
-
-def _about_kernels(kernels: list[Kernel], drivers: Sequence[str]) -> Iterator[Verdict]:
-    """The newest kernel is what a boot loader starts; older ones are its fall-back, and are not judged."""
-    if not kernels:
-        yield Verdict(
-            State.NOT,
-            "the image has no kernel",
-            "install one: apt install linux-image-cloud-amd64, dnf install kernel",
-        )
-        return
-    newest = kernels[-1]
-    for driver in drivers:
-        if not newest.has(driver):
-            yield Verdict(
-                State.NOT,
-                f"kernel {newest.release} has no {driver}: the instance comes up without a network",
-                f"install a kernel that has {driver}, or build the module",
-            )
-    disk = "nvme" if "ena" in drivers else "xen-blkfront"
-    if not newest.has(disk):
-        yield Verdict(
-            State.NOT,
-            f"kernel {newest.release} has no {disk}: the root disk is not found",
-            "install another kernel",
-        )
-        return
-    found = newest.finds_disk_by(disk)
-    if found is None:
-        yield Verdict(
-            State.UNKNOWN,
-            f"{newest.initramfs}: {newest.unreadable}",
-            f"see that it has {disk}: lsinitramfs, lsinitrd",
-        )
-    elif not found:
-        lacks = (
-            f"{newest.initramfs} has no {disk}"
-            if newest.initramfs
-            else f"there is no initramfs, and {disk} is a module"
-        )
-        yield Verdict(
-            State.NOT,
-            f"kernel {newest.release}: {lacks}: the root disk is not found",
-            f"add it: dracut --add-drivers {disk} -f; or to /etc/initramfs-tools/modules, and update-initramfs -u",
-        )
-
-
-def _about_start(started: tuple[str, ...], lines: list[str], systems: list[FileSystem]) -> Iterator[Verdict]:
-    if not started:
-        yield Verdict(
-            State.NOT,
-            "no boot loader is found, by UEFI or by BIOS",
-            "install one: grub-install, or name the whole disk and not a partition",
-        )
-    for device in sorted(roots(lines)):
-        if is_unstable(device):
-            yield Verdict(
-                State.NOT,
-                f"the kernel is told root={device}, and on Nitro the root disk is /dev/nvme0n1",
-                "name it by UUID or LABEL in the boot loader's configuration",
-            )
-        elif not is_there(device, systems):
-            yield Verdict(
-                State.NOT,
-                f"the kernel is told root={device}, and the image has no such file system",
-                "see blkid",
-            )
-
-
-def _about_mounts(root: FileSystem, systems: list[FileSystem]) -> Iterator[Verdict]:
-    for device, place in required_mounts(root.text("/etc/fstab")):
-        if is_unstable(device):
-            yield Verdict(
-                State.NOT,
-                f"fstab mounts {device} at {place}, and on Nitro disks are /dev/nvme…: it stops in emergency mode",
-                "name it by UUID or LABEL, or add nofail",
-            )
-        elif not is_there(device, systems):
-            yield Verdict(
-                State.NOT,
-                f"fstab mounts {device} at {place}, which the image does not have: it stops in emergency mode",
-                "correct it, or add nofail if the disk is attached later",
-            )
-
-
-def _about_network(
-    root: FileSystem, names: tuple[str, ...], asking: list[Lease], cloud: str
-) -> Iterator[Verdict]:
-    if pinned_addresses(root):
-        yield Verdict(
-            State.NOT,
-            "70-persistent-net.rules binds the interface's name to a MAC address that the instance does not have",
-            "remove /etc/udev/rules.d/70-persistent-net.rules",
-        )
-    if cloud == "configures the network":
-        return
-    if not asking:
-        yield Verdict(
-            State.NOT, "nothing in the image asks for a DHCP lease", "install cloud-init, or configure DHCP"
-        )
-    elif not any(lease.fits(name) for lease in asking for name in names):
-        wanted = sorted({name for lease in asking for name in lease.names})
-        yield Verdict(
-            State.NOT,
-            f"a DHCP lease is asked for on {', '.join(wanted)} only, and the interface will be {names[0]}",
-            f"match by more: Name=en* eth* in {asking[0].source}",
-        )

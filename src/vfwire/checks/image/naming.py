@@ -6,6 +6,7 @@ systemd.link(5), systemd.network(5), netplan(5), interfaces(5), NetworkManager's
 import configparser
 import fnmatch
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vfwire.checks.image.filesystem import FileSystem
@@ -15,6 +16,7 @@ PREDICTABLE = ("ens5", "enp0s5", "enp1s0")
 CLASSIC = ("eth0",)
 _UDEV_RULES = ("/usr/lib/udev/rules.d", "/lib/udev/rules.d")
 _PERSISTENT = "/etc/udev/rules.d/70-persistent-net.rules"
+_KERNEL_ASKS = ("dhcp", "on", "any", "both")
 _DHCP_ON = ("yes", "true", "ipv4", "both", "on", "1")
 
 
@@ -51,6 +53,20 @@ def pinned_addresses(root: FileSystem) -> bool:
 def leases(root: FileSystem) -> list[Lease]:
     """Everything that asks for a lease when the image starts, as its configuration says."""
     return [*_networkd(root), *_netplan(root), *_ifupdown(root), *_network_manager(root), *_ifcfg(root)]
+
+
+def asked_by_kernel(lines: Iterable[str]) -> list[Lease]:
+    """`ip=` on a command line: <how>, or seven fields of which the sixth is the interface and the seventh how
+    (Linux Documentation/admin-guide/nfs/nfsroot.rst; dracut.cmdline(7) has <interface>:<how> besides).
+    """
+    found = []
+    for word in (word for line in lines for word in line.split() if word.startswith("ip=")):
+        fields = word.removeprefix("ip=").split(":")
+        how = fields[6] if len(fields) > 6 else fields[-1]
+        device = fields[5] if len(fields) > 6 else fields[0] if len(fields) == 2 else ""
+        if how in _KERNEL_ASKS:
+            found.append(Lease("the kernel's command line", (device,) if device else (), word))
+    return found
 
 
 def cloud_init(root: FileSystem) -> str:
