@@ -137,9 +137,14 @@ def netns_pair() -> Iterator[tuple[str, str]]:
 @pytest.fixture(scope="session")
 def ec2_server() -> Iterator[tuple["Endpoint", str]]:
     """One local EC2 endpoint for all tests that ask for it: importing moto takes seconds, and nobody else needs it."""
+    import botocore.session
+
     from tests.ec2_endpoint.server import serving
 
-    with serving() as served:
+    # Each run of a command opens a session, and each session reads EC2's description again: a second of nothing else.
+    loader = botocore.session.create_loader()
+    with pytest.MonkeyPatch.context() as patched, serving() as served:
+        patched.setattr(botocore.session, "create_loader", lambda *_: loader)
         yield served
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.ec2_endpoint.guests import Guest
-from tests.ec2_endpoint.server import Endpoint
-from vfwire.checks.ec2 import catalog
+from tests.ec2_endpoint.server import REGION, Endpoint
+from vfwire.checks.ec2 import ask, catalog
 from vfwire.checks.ec2.policy import actions, check_policy
 from vfwire.cli import run
 
@@ -29,6 +29,11 @@ def asked(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, st
 def told(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
     answer: dict[str, Any] = json.loads(asked(capsys, *words, "--json")[1])
     return answer
+
+
+def complaints(err: str) -> list[str]:
+    """What it says on stderr but its progress, which a slow machine shows."""
+    return [line for line in err.splitlines() if " checked, " not in line]
 
 
 def test_exit_codes(ec2: Endpoint, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,6 +79,59 @@ def test_all_is_summed_up_and_requests_are_counted(ec2: Endpoint, capsys: pytest
 
 def test_an_empty_region_is_no_error(ec2: Endpoint, capsys: pytest.CaptureFixture[str]) -> None:
     assert told(capsys, "--all")["checked"] == []
+
+
+def test_several_regions_are_one_answer(
+    ec2: Endpoint, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (here,) = ec2.launch("c5.large", ec2.image(ena=True))
+    with ec2.elsewhere("eu-west-1"):
+        (there,) = ec2.launch("r4.large", ec2.image())
+    words = ["--all", "--region", REGION, "--region", "eu-west-1", "--journal", str(tmp_path / "journal")]
+    answer = told(capsys, *words)
+    assert [(row["id"], row["region"]) for row in answer["checked"]] == [
+        (here.id, REGION),
+        (there.id, "eu-west-1"),
+    ]
+    assert answer["summary"]["requests"]["ec2:DescribeInstances"] == 2
+    assert told(capsys, *words)["summary"]["asked_now"] == 0
+    for wrong in ((here.id, *words[1:5]), ("--all-regions", "--region", REGION), ("--all-regions", here.id)):
+        assert asked(capsys, *wrong)[0] == 2
+
+
+def test_a_region_that_is_refused_leaves_the_others(
+    ec2: Endpoint, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a service control policy does it: every region is listed, not every one may be asked."""
+    (one,) = ec2.launch("c5.large", ec2.image(ena=True))
+    monkeypatch.setattr(ask, "regions", lambda _aws: ["eu-west-1", REGION])
+    ec2.hook = lambda action, when: bool(refuse and refuse.pop()) if when == "before" else None
+    refuse = [True]
+    code, out, err = asked(capsys, "--all-regions", "--json")
+    answer = json.loads(out)
+    (line,) = complaints(err)
+    assert code == 3 and line.startswith("vfwire: eu-west-1: ")
+    assert [row["id"] for row in answer["checked"]] == [one.id]
+    assert [failure["region"] for failure in answer["summary"]["failures"]] == ["eu-west-1"]
+
+
+def test_json_that_is_cut_off_is_whole_and_says_why(
+    ec2: Endpoint, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second page is not allowed any more: what the first had is there."""
+    monkeypatch.setattr(ask, "PAGE", 50)
+    ec2.launch("c5.large", ec2.image(ena=True), count=60)
+
+    ec2.hook = lambda action, when: (
+        when == "before" and action == "ec2:DescribeInstances" and ec2.calls.count(action) == 2
+    )
+    code, out, err = asked(capsys, "--all", "--json")
+    answer = json.loads(out)
+    (line,) = complaints(err)
+    assert code == 3 and "Dropped" in line
+    assert len(answer["checked"]) == answer["summary"]["enhanced"] == 50
+    (failure,) = answer["summary"]["failures"]
+    assert failure["region"] == REGION and "DescribeInstances" in failure["error"]
 
 
 def test_a_journal_is_taken_up_again_after_a_kill(
@@ -135,6 +193,7 @@ def test_the_policy_is_what_is_called(
     ec2: Endpoint, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every action that is asked for is in it, and none besides; a type that no catalog has is asked for too."""
+    real_regions = ask.regions
     types = {name: kind for name, kind in catalog.shipped().types.items() if name != "c5.large"}
     monkeypatch.setattr(catalog, "load", lambda: catalog.Catalog(types, ()))
     code, out, _ = asked(capsys, "--iam-policy")
@@ -142,7 +201,8 @@ def test_the_policy_is_what_is_called(
     assert not ec2.calls
     ec2.launch("c5.large", ec2.image(ena=True), Guest(managed=False))
     ec2.launch("c5.large", ec2.image(ena=True))
-    asked(capsys, "--all")
+    monkeypatch.setattr(ask, "regions", lambda aws: real_regions(aws) and [REGION])
+    asked(capsys, "--all-regions")
     assert set(ec2.calls) == actions(check_policy())
 
 

@@ -48,10 +48,20 @@ class Endpoint:
         self.throttled: Counter[str] = Counter()
         self.denied: set[str] = set()
         self.hook: Hook | None = None
+        self.region = REGION
 
     @property
     def backend(self) -> Any:
-        return ec2_backends[DEFAULT_ACCOUNT_ID][REGION]
+        return ec2_backends[DEFAULT_ACCOUNT_ID][self.region]
+
+    @contextmanager
+    def elsewhere(self, region: str) -> Iterator[None]:
+        """What is launched meanwhile is in another region."""
+        self.region = region
+        try:
+            yield
+        finally:
+            self.region = REGION
 
     def clear(self) -> None:
         """As new: no instance, no image, no rule of a test's own."""
@@ -85,7 +95,7 @@ class Endpoint:
                 [],
                 instance_type=type_name,
                 is_instance_type_default=False,
-                region_name=REGION,
+                region_name=self.region,
             )
             launched.append(reservation.instances[0])
         for one in launched:

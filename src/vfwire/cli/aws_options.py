@@ -7,15 +7,24 @@ import click
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-_OPTIONS = (
-    click.option("--profile", help="A profile of ~/.aws/config [default: AWS_PROFILE]."),
-    click.option("--region", help="[default: AWS_DEFAULT_REGION, or the profile's]"),
-    click.option("--endpoint-url", help="Ask another endpoint than AWS's own [default: AWS_ENDPOINT_URL]."),
+_DEFAULT = "[default: AWS_DEFAULT_REGION, or the profile's]"
+_PROFILE = click.option("--profile", help="A profile of ~/.aws/config [default: AWS_PROFILE].")
+_ENDPOINT = click.option(
+    "--endpoint-url", help="Ask another endpoint than AWS's own [default: AWS_ENDPOINT_URL]."
 )
 
 
 def aws_options(command: _Command) -> _Command:
     """Adds --profile, --region and --endpoint-url."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    return _PROFILE(click.option("--region", help=_DEFAULT)(_ENDPOINT(command)))
+
+
+def aws_options_of_regions(command: _Command) -> _Command:
+    """The same with --region as often as one likes (`regions`), and --all-regions."""
+    several = click.option(
+        "--region", "regions", multiple=True, help=f"With --all also several times. {_DEFAULT}"
+    )
+    every = click.option(
+        "--all-regions", is_flag=True, help="Every instance of every region that is enabled."
+    )
+    return _PROFILE(several(every(_ENDPOINT(command))))

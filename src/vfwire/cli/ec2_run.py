@@ -4,33 +4,76 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from vfwire.checks.ec2 import ask, catalog
-from vfwire.checks.ec2.aws import Aws
+from vfwire.checks.ec2.aws import Aws, AwsRefused
 from vfwire.checks.ec2.catalog import Catalog, InstanceType
 from vfwire.checks.ec2.fleet import Fleet
 from vfwire.checks.ec2.journal import Journal
 from vfwire.checks.ec2.judge import Finding, gone, judge_image
 from vfwire.checks.ec2.live import ask_some
-from vfwire.errors import BadInput, UsageError
+from vfwire.errors import BadInput, UsageError, VfwireError
 
 _TELL_EVERY_S = 2.0
 _NEEDED = ("id", "region", "verdict", "rule", "reason", "next_step", "type", "notes")
 
 
-class Run:
-    """A context manager. `rows` gives the JSON object of each instance or AMI, those of the journal first."""
+@dataclass(frozen=True)
+class Failure:
+    """Why there is no answer for the rest of a region."""
 
-    def __init__(self, options: dict[str, Any], as_json: bool) -> None:
+    region: str
+    error: str
+    next_step: str
+
+    def __str__(self) -> str:
+        return f"{self.region}: {self.error}" + (f"; {self.next_step}" if self.next_step else "")
+
+
+class Run:
+    """A context manager. `rows` gives the JSON object of each instance or AMI, those of the journal first.
+
+    failures: what ended a region's check before its end; they are known when the rows have ended.
+    """
+
+    def __init__(self, options: dict[str, Any]) -> None:
         self._options = options
-        self._aws = Aws(options["profile"], options["region"], options["endpoint_url"], options["workers"])
+        self.failures: list[Failure] = []
+        first = next(iter(options["regions"]), None)
+        self._aws = Aws(options["profile"], first, options["endpoint_url"], options["workers"])
         self._journal = Journal(options["journal"]) if options["journal"] else None
         self._asked = 0
         self._told = time.monotonic()
 
     def rows(self, names: list[str], everything: bool) -> Iterator[dict[str, Any]]:
+        """Of one region after the other. What AWS refuses in one is no reason to leave out the next; whatever else goes
+        wrong ends the run. Raises UsageError.
+        """
         held = catalog.load()
+        region = self._aws.region
+        try:
+            for region in self._regions():
+                self._aws = self._aws.in_region(region)
+                try:
+                    yield from self._region(names, everything, held)
+                except AwsRefused as error:
+                    self.failures.append(Failure(region, error.message, error.hint))
+        except UsageError:
+            raise
+        except VfwireError as error:
+            self.failures.append(Failure(region, error.message, error.hint))
+        except KeyboardInterrupt:
+            self.failures.append(Failure(region, "interrupted", "with --journal, the same command goes on"))
+            raise
+
+    def _regions(self) -> list[str]:
+        if self._options["all_regions"]:
+            return ask.regions(self._aws)
+        return list(dict.fromkeys(self._options["regions"])) or [self._aws.region]
+
+    def _region(self, names: list[str], everything: bool, held: Catalog) -> Iterator[dict[str, Any]]:
         images = [name for name in names if name.startswith("ami-")]
         if images:
             yield from self._images(images, held)
@@ -93,7 +136,11 @@ class Run:
         if time.monotonic() - self._told >= _TELL_EVERY_S:
             self._told = time.monotonic()
             total = sum(self._aws.requests.values())
-            print(f"vfwire: {self._asked} checked, {total} requests", file=sys.stderr, flush=True)
+            print(
+                f"vfwire: {self._aws.region}: {self._asked} checked, {total} requests",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def summary(self, counted: Counter[str]) -> dict[str, Any]:
         """How many of which verdict, and what was asked of AWS in this run."""
@@ -104,6 +151,7 @@ class Run:
             **{state: counted[state] for state in ("enhanced", "not", "unknown")},
             "requests": dict(self._aws.requests),
             "requests_total": total,
+            "failures": [asdict(one) for one in self.failures],
             "requests_per_instance": round(total / self._asked, 4) if self._asked else 0,
         }
 

@@ -79,8 +79,7 @@ def test_without_guests_no_command_is_run(ec2: Endpoint) -> None:
 
 def test_throttling_is_waited_out(ec2: Endpoint) -> None:
     ec2.launch("c5.large", ec2.image(ena=True))
-    for action in ("ec2:DescribeInstances", "ssm:SendCommand", "ssm:ListCommandInvocations"):
-        ec2.throttled[action] = 2
+    ec2.throttled |= {"ec2:DescribeInstances": 2, "ssm:SendCommand": 1}
     (one,) = check().values()
     assert one.finding.rule == "in-use"
     assert Counter(ec2.calls)["ec2:DescribeInstances"] == 3

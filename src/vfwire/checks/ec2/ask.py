@@ -48,6 +48,13 @@ def _pages(aws: Aws, name: str, values: list[str]) -> Iterator[list[Instance]]:
         yield [instance_of(one) for held in page["Reservations"] for one in held.get("Instances", ())]
 
 
+def regions(aws: Aws) -> list[str]:
+    """Names of the regions that are enabled for the account."""
+    with told():
+        answer = aws.ec2.describe_regions()
+    return sorted(one["RegionName"] for one in answer["Regions"])
+
+
 def images(aws: Aws, names: Iterable[str]) -> dict[str, Image]:
     """The AMIs that are there, deprecated and disabled ones included."""
     found: dict[str, Image] = {}

@@ -5,6 +5,7 @@ its adaptive mode (AWS SDKs and Tools Reference Guide, "Retry behavior"): back-o
 """
 
 import contextlib
+import copy
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
@@ -75,11 +76,19 @@ class Aws:
         with self._lock:
             self.requests[f"{service}:{operation}"] += 1
 
+    def in_region(self, name: str) -> "Aws":
+        """The same account's other region: its requests are counted here."""
+        other = copy.copy(self)
+        other.region, other.stopping = name, Event()
+        for client in ("ec2", "ssm"):
+            other.__dict__.pop(client, None)
+        return other
+
     @cached_property
     def ec2(self) -> "EC2Client":
         with told():
             client: EC2Client = self._session.client(
-                "ec2", endpoint_url=self._endpoint_url, config=self._config
+                "ec2", self.region, endpoint_url=self._endpoint_url, config=self._config
             )
         return client
 
@@ -87,7 +96,7 @@ class Aws:
     def ssm(self) -> "SSMClient":
         with told():
             client: SSMClient = self._session.client(
-                "ssm", endpoint_url=self._endpoint_url, config=self._config
+                "ssm", self.region, endpoint_url=self._endpoint_url, config=self._config
             )
         return client
 

@@ -15,6 +15,7 @@ from vfwire.checks.ec2.catalog import Catalog, InstanceType
 from vfwire.checks.ec2.facts import Guest, Image, Instance
 from vfwire.checks.ec2.judge import Finding, gone, judge
 from vfwire.checks.ec2.live import ask_some
+from vfwire.errors import VfwireError
 
 _IMAGES_KEPT = 10_000
 _UNDER_WAY = 2  # batches for each worker: one that runs, one that waits
@@ -60,24 +61,14 @@ class Fleet:
         self._images: OrderedDict[str, Image | None] = OrderedDict()
 
     def check(self, names: Sequence[str] | None, done: Collection[str] = ()) -> Iterator[Checked]:
-        """Those named, or all (None), without those that are `done`. Raises what aws.told raises."""
+        """Those named, or all (None), without those that are `done`. Raises what aws.told raises, after those that are
+        under way then.
+        """
         wanted = None if names is None else [name for name in dict.fromkeys(names) if name not in done]
         seen: set[str] = set()
-        under_way: deque[Future[list[Checked]]] = deque()
         with ThreadPoolExecutor(self._workers, thread_name_prefix="vfwire-ec2") as pool:
             try:
-                for told in ask.instances(self._aws, wanted):
-                    page = [one for one in told if one.id not in done]
-                    if wanted is not None:
-                        seen |= {one.id for one in page}
-                    self._learn(page)
-                    for batch in ask.batches(page, guests.BATCH):
-                        images = {one.image_id: self._images.get(one.image_id) for one in batch}
-                        under_way.append(pool.submit(self._check_batch, batch, images))
-                        if len(under_way) >= _UNDER_WAY * self._workers:
-                            yield from under_way.popleft().result()
-                while under_way:
-                    yield from under_way.popleft().result()
+                yield from self._check_pages(pool, self._pages(wanted, done, seen))
             except BaseException:
                 self._aws.stopping.set()
                 pool.shutdown(cancel_futures=True)
@@ -85,6 +76,36 @@ class Fleet:
         for name in wanted or ():
             if name not in seen:
                 yield Checked(name, self._aws.region, None, None, Guest(), gone(name, self._aws.region))
+
+    def _pages(
+        self, wanted: list[str] | None, done: Collection[str], seen: set[str]
+    ) -> Iterator[list[Instance]]:
+        for told in ask.instances(self._aws, wanted):
+            page = [one for one in told if one.id not in done]
+            if wanted is not None:
+                seen |= {one.id for one in page}
+            self._learn(page)
+            yield page
+
+    def _check_pages(self, pool: ThreadPoolExecutor, pages: Iterator[list[Instance]]) -> Iterator[Checked]:
+        under_way: deque[Future[list[Checked]]] = deque()
+        failure: VfwireError | None = None
+        try:
+            for page in pages:
+                for batch in ask.batches(page, guests.BATCH):
+                    images = {one.image_id: self._images.get(one.image_id) for one in batch}
+                    under_way.append(pool.submit(self._check_batch, batch, images))
+                    if len(under_way) >= _UNDER_WAY * self._workers:
+                        yield from under_way.popleft().result()
+        except VfwireError as error:
+            failure = error
+        for future in under_way:
+            try:
+                yield from future.result()
+            except VfwireError as error:
+                failure = failure or error
+        if failure:
+            raise failure
 
     def _learn(self, page: list[Instance]) -> None:
         """Ask for the types and images of a page that are not known yet."""

@@ -22,7 +22,7 @@ def _allow(actions: tuple[str, ...], *resources: str) -> dict[str, Any]:
     return {"Effect": "Allow", "Action": sorted(actions), "Resource": sorted(resources)}
 
 
-_CHECK = (_allow(_READ, "*"), _allow(("ssm:SendCommand",), _INSTANCES, _SHELL))
+_CHECK = (_allow((*_READ, "ec2:DescribeRegions"), "*"), _allow(("ssm:SendCommand",), _INSTANCES, _SHELL))
 
 
 def check_policy() -> dict[str, Any]:
