@@ -51,22 +51,38 @@ def test_each_stock_driver_is_known(running_card: RunningCard, python: dict[str,
     )
 
 
-def test_an_ena_shows_its_allowances(python: dict[str, Path], tmp_path: Path) -> None:
+# A name server that does not answer, asked 20 times a second on an interface that may ask once.
+ASKING = """
+ip address add 169.254.1.2/16 dev eth0
+ip link set eth0 up
+ip neighbour replace 169.254.169.253 lladdr 02:00:00:00:00:99 dev eth0 nud permanent
+ping -i 0.05 169.254.169.253 >/dev/null 2>&1 &
+"""
+
+
+def test_an_ena_shows_an_allowance_that_is_exceeded_and_what_to_do(
+    python: dict[str, Path], tmp_path: Path
+) -> None:
     """The stock driver on a card's ENA: the counters that it serves, read twice, are explained one by one."""
-    with card(tmp_path, "--vfs", "1", "--model", "ena") as running:
+    with card(tmp_path, "--vfs", "1", "--model", "ena", "--allowance", "0:linklocal=1") as running:
         inside = machine(functions=running.sockets, files=python, memory_mib=512)
         with Guest(inside) as guest:
             guest.wait_ready(BOOT_SECONDS)
-            whole, text = run_inside(guest, "verify --json --sample 0.2", "verify")
+            guest.check(ASKING)
+            whole, text = run_inside(guest, "verify --json --sample 2", "verify")
             counters = guest.check("ethtool -S eth0")
     (one,) = whole.told["interfaces"]
     assert (whole.code, one["mechanism"], one["driver"]) == (0, "ena", "ena")
-    served = [line.split(":")[0].strip() for line in counters.splitlines() if "allowance" in line]
-    assert {reading["name"] for reading in one["allowances"]} == set(served)
-    assert served or "allowances: not told" in text.out
-    rates = [reading["per_second"] for reading in one["allowances"] if not reading["gauge"]]
-    assert all(rate is not None and rate >= 0 for rate in rates)
+    served = {name: int(value) for name, value in
+              (line.strip().split(": ") for line in counters.splitlines() if "allowance" in line)}  # fmt: skip
+    readings = {reading["name"]: reading for reading in one["allowances"]}
+    assert readings.keys() == served.keys() and served
+    grown = readings.pop("linklocal_allowance_exceeded")
+    assert 0 < grown["value"] <= served["linklocal_allowance_exceeded"] and grown["per_second"] > 0
+    assert "cache DNS answers" in grown["remedy"]
+    assert not [name for name, reading in readings.items() if reading["value"] and not reading["gauge"]]
     assert text.code == 0 and "enhanced networking: enhanced (Elastic Network Adapter)" in text.out
+    assert "linklocal_allowance_exceeded" in text.out and "cache DNS answers" in text.out
 
 
 def checked(done: Done) -> Done:

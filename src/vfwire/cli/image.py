@@ -66,6 +66,7 @@ def check(
     start = start_of(path, kernel, initrd, append)
     if not 1 <= seconds <= 86400:
         raise UsageError(f"{seconds:g} is no time to wait", "give 1 to 86400 seconds")
+    public_key = _public_key(key)
     inside, unseen = _look_inside(path, model, start)
     if inside is not None and not as_json:
         for line in findings_lines(inside):
@@ -78,7 +79,7 @@ def check(
     for one in _MODELS[model]:
         options = Options(one, firmware, seconds, memory, vcpus, kernel, initrd, append, settle)
         click.echo(f"vfwire: booting with {_device(one)}; up to {seconds:g} s", err=True)
-        report = boot_image(path, options, _public_key(key), _tell, _echo if console else None)
+        report = boot_image(path, options, public_key, _tell, _echo if console else None)
         reports.append(_with_cause(report, path, start))
     verdict = worst(report.verdict for report in reports)
     assert verdict is not None
