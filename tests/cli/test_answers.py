@@ -5,7 +5,6 @@ import pytest
 from vfwire import errors
 from vfwire.cli.answers import answers
 
-
 TREE = [kind for kind in vars(errors).values() if isinstance(kind, type)]  # as it is drawn in errors.py
 
 
