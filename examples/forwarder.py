@@ -12,7 +12,7 @@ from pathlib import Path
 from vfwire.bus.vfio_user.client import VfioUserFunction
 from vfwire.datapath.port import give
 from vfwire.datapath.verbs import receive, transmit
-from vfwire.drivers.ixgbevf import Ixgbevf
+from vfwire.drivers.table import open_driver
 from vfwire.drivers.verbs import Pool, burst
 from vfwire.memory.compiled import compiled
 from vfwire.memory.unaligned import write32, write64
@@ -58,8 +58,8 @@ def main() -> None:
 
     with (
         Pool() as pool,
-        Ixgbevf.open(VfioUserFunction(options.socket_a), pool) as a,
-        Ixgbevf.open(VfioUserFunction(options.socket_b), pool) as b,
+        open_driver(VfioUserFunction(options.socket_a), pool) as a,
+        open_driver(VfioUserFunction(options.socket_b), pool) as b,
     ):
         rx, tx = (a.rx, b.rx), (b.tx, a.tx)
         macs = (addresses(options.to_b, b.mac), addresses(options.to_a, a.mac))

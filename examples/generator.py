@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from vfwire.bus.vfio_user.client import VfioUserFunction
-from vfwire.drivers.ixgbevf import Ixgbevf
+from vfwire.drivers.table import open_driver
 from vfwire.drivers.verbs import Pool, burst
 
 
@@ -23,8 +23,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0)
     options = parser.parse_args()
 
-    Ixgbevf.warm_up()  # compiles, the first time on a machine
-    with Pool() as pool, Ixgbevf.open(VfioUserFunction(options.socket), pool) as nic:
+    # Compiles, the first time on a machine; the driver is chosen by the function's PCI IDs.
+    with Pool() as pool, open_driver(VfioUserFunction(options.socket), pool) as nic:
         nic.wait_link_up()
         # The sender's address has to be the VF's own: the card drops what comes from another one.
         header = bytes.fromhex(options.to.replace(":", "")) + nic.mac + b"\x88\xb5"

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from vfwire.bus.vfio_user.client import VfioUserFunction
-from vfwire.drivers.ixgbevf import Ixgbevf
+from vfwire.drivers.table import open_driver
 from vfwire.drivers.verbs import Pool, burst
 
 
@@ -20,8 +20,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=0, help="end after so many frames")
     options = parser.parse_args()
 
-    Ixgbevf.warm_up()  # compiles, the first time on a machine
-    with Pool() as pool, Ixgbevf.open(VfioUserFunction(options.socket), pool) as nic:
+    # Compiles, the first time on a machine; the driver is chosen by the function's PCI IDs.
+    with Pool() as pool, open_driver(VfioUserFunction(options.socket), pool) as nic:
         print(f"listening as {nic.mac.hex(':')}", flush=True)
         frames = burst(32)
         received, received_bytes = 0, 0

@@ -17,8 +17,10 @@ from vfwire.bus.vfio_user.client import VfioUserFunction
 from vfwire.devices.card import Card, functions_of
 from vfwire.devices.engine import Engine
 from vfwire.devices.hosting import HostedCard
+from vfwire.devices.models import MODELS
 from vfwire.devices.settings import format_mac
-from vfwire.drivers.ixgbevf import Ixgbevf
+from vfwire.drivers.function_driver import FunctionDriver
+from vfwire.drivers.table import DRIVERS, open_driver
 from vfwire.drivers.verbs import Pool, burst
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -26,16 +28,17 @@ SECONDS = 90
 VFS = 3
 
 
-@pytest.fixture
-def card() -> Iterator[HostedCard]:
+@pytest.fixture(params=MODELS)
+def card(request: pytest.FixtureRequest) -> Iterator[HostedCard]:
     Engine.warm_up()
-    Ixgbevf.warm_up()
+    for driver in DRIVERS:
+        driver.warm_up()
     directory = Path(tempfile.mkdtemp(prefix="vfw"))
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, directory)
         engine = Engine([functions_of(VFS)])
         stack.callback(engine.close)
-        made = Card(engine, 0, "card0", VFS, line_rate_bps=None)
+        made = Card(engine, 0, "card0", VFS, line_rate_bps=None, model=request.param)
         stack.callback(made.close)
         engine.start()
         hosted = HostedCard(made, directory)
@@ -68,7 +71,7 @@ def number(text: str, pattern: str) -> int:
     return int(found[1])
 
 
-def exchange(nic: Ixgbevf, to: bytes, count: int) -> list[bytes]:
+def exchange(nic: FunctionDriver, to: bytes, count: int) -> list[bytes]:
     """Send `count` numbered frames, a burst at a time, and return what comes, until as many have come."""
     frames, arrived = burst(16), burst(16)
     sent, received = 0, []
@@ -106,7 +109,7 @@ def test_an_echo_answers_every_frame(card: HostedCard) -> None:
     with (
         example("echo", card.socket(1), "--seconds", 60, "--count", 500) as echo,
         Pool(1024) as pool,
-        Ixgbevf.open(VfioUserFunction(card.socket(0)), pool) as nic,
+        open_driver(VfioUserFunction(card.socket(0)), pool) as nic,
     ):
         assert echo.readline() == f"answering as {mac(card, 1)}\n"
         there = bytes.fromhex(mac(card, 1).replace(":", ""))
@@ -122,7 +125,7 @@ def test_a_forwarder_passes_frames_between_two_vfs(card: HostedCard) -> None:
     with (
         example("forwarder", card.socket(1), card.socket(2), *to) as forwarder,
         Pool(1024) as pool,
-        Ixgbevf.open(VfioUserFunction(card.socket(0)), pool) as nic,
+        open_driver(VfioUserFunction(card.socket(0)), pool) as nic,
     ):
         assert forwarder.readline() == f"forwarding between {mac(card, 1)} and {mac(card, 2)}\n"
         one, two = (bytes.fromhex(mac(card, vf).replace(":", "")) for vf in (1, 2))

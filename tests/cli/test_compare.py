@@ -124,7 +124,6 @@ def test_the_table_and_the_picture(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "cause"),
     [
-        (["--replay", "x.pcap", "--driver", "ena"], 2, "for the 82599"),
         (["--size", "63"], 2, "64 to 1518"),
         (["--size", "9000"], 2, "64 to 1518"),
         (["--seconds", "0"], 2, "seconds"),

@@ -48,7 +48,7 @@ def test_an_ena_is_what_was_asked_for_and_says_who_drives_it() -> None:
                 assert show("card0/0")["vfs"][0]["host"] is not None
                 assert "driven by" in vfwire("vf", "show").stdout
                 assert vfwire("vf", "set", "card0/0", "--mac", "02:00:00:00:00:05").returncode == 2
-        assert vfwire("vf", "set", "card0/0", "--trust", "on").returncode == 2
+        assert vfwire("vf", "set", "card0/0", "--query-rss", "on").returncode == 2
 
 
 def test_events_and_failures_by_command() -> None:

@@ -285,8 +285,8 @@ def test_low_latency_queues_that_are_not_on_offer(shape: tuple[int, int, int, in
 
 
 def test_settings_that_an_ena_has_not() -> None:
-    with ena_guest() as guest, pytest.raises(UsageError, match="no setting 'trust'"):
-        guest.function.check_changes({"trust": True})
+    with ena_guest() as guest, pytest.raises(UsageError, match="no setting 'query_rss'"):
+        guest.function.check_changes({"query_rss": True})
 
 
 def test_a_mac_changes_only_while_nobody_has_the_function() -> None:

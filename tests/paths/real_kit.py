@@ -2,6 +2,7 @@
 `vfwire layer` as processes that a user would start.
 """
 
+import functools
 import os
 import selectors
 import shutil
@@ -27,7 +28,7 @@ IPV6 = ("fd09::1", "fd09::2")
 
 
 @contextmanager
-def two_hosts(*, host_function: bool) -> Iterator[tuple[list[Card], list[Path]]]:
+def two_hosts(*, host_function: bool, model: str = "82599") -> Iterator[tuple[list[Card], list[Path]]]:
     """(cards, one socket of each): VF 0's, or that of the host's own function."""
     Engine.warm_up()
     directory = Path(tempfile.mkdtemp(prefix="vfw"))
@@ -38,7 +39,7 @@ def two_hosts(*, host_function: bool) -> Iterator[tuple[list[Card], list[Path]]]
         stack.callback(engine.close)
         cards = []
         for number in range(2):
-            card = Card(engine, number, f"host{number}", 1, host_function=host_function)
+            card = Card(engine, number, f"host{number}", 1, host_function=host_function, model=model)
             stack.callback(card.close)
             cards.append(card)
         cards[0].join(cards[1])
@@ -89,9 +90,9 @@ def running(*arguments: str, until: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextmanager
-def enhanced(namespaces: tuple[str, str], *options: str) -> Iterator[list[Card]]:
+def enhanced(namespaces: tuple[str, str], *options: str, model: str = "82599") -> Iterator[list[Card]]:
     """A VF of each card on a tap `vf0` in each namespace, with addresses of both families."""
-    with two_hosts(host_function=False) as (cards, sockets), ExitStack() as stack:
+    with two_hosts(host_function=False, model=model) as (cards, sockets), ExitStack() as stack:
         for socket, namespace in zip(sockets, namespaces, strict=True):
             stack.enter_context(attached(socket, namespace, *options))
         give_addresses(namespaces)
@@ -99,9 +100,9 @@ def enhanced(namespaces: tuple[str, str], *options: str) -> Iterator[list[Card]]
 
 
 @contextmanager
-def default(namespaces: tuple[str, str], *options: str) -> Iterator[list[Card]]:
+def default(namespaces: tuple[str, str], *options: str, model: str = "82599") -> Iterator[list[Card]]:
     """The same over a virtualization layer on each card: the tap is on a netfront."""
-    with two_hosts(host_function=True) as (cards, sockets), ExitStack() as stack:
+    with two_hosts(host_function=True, model=model) as (cards, sockets), ExitStack() as stack:
         for socket, namespace in zip(sockets, namespaces, strict=True):
             listen = socket.with_name("layer")
             layer = ("layer", "--function", str(socket), "--listen", str(listen))
@@ -111,7 +112,12 @@ def default(namespaces: tuple[str, str], *options: str) -> Iterator[list[Card]]:
         yield cards
 
 
-PATHS = {"enhanced": enhanced, "default": default}
+PATHS = {
+    "enhanced": enhanced,
+    "default": default,
+    "enhanced, ena": functools.partial(enhanced, model="ena"),
+    "default, ena": functools.partial(default, model="ena"),
+}
 
 
 def attached(socket: Path, namespace: str, *options: str):  # type: ignore[no-untyped-def]

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path as FilePath
 
@@ -18,6 +18,7 @@ from vfwire.paths.path import Path, PathOptions
 from vfwire.paths.prepare import prepare
 from vfwire.paths.process import Family, wait_exit
 
+Kind = Callable[[Family, PathOptions], Path]
 KINDS = [DefaultPath, EnhancedPath]
 FRAMES = [
     bytes([2, 0, 0, 0, 1, number % 3, 2, 0, 0, 0, 1, (number + 1) % 3]) + os.urandom(48 + 13 * number % 1400)
@@ -25,11 +26,15 @@ FRAMES = [
 ]
 
 
+def over_enas(family: Family, options: PathOptions) -> Path:
+    return EnhancedPath(family, options, "ena")
+
+
 @contextmanager
-def opened(kind: type[Path], **options: object) -> Iterator[Path]:
+def opened(kind: Kind, **options: object) -> Iterator[Path]:
     prepare()
     with Family() as family:
-        path = kind(family, PathOptions(**options))  # type: ignore[arg-type, call-arg]
+        path = kind(family, PathOptions(**options))  # type: ignore[arg-type]
         path.open()
         try:
             yield path
@@ -61,9 +66,9 @@ def test_every_frame_is_accounted_for(path: Path) -> None:
     assert len(samples) > 0 and samples.min() > 0
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, over_enas])
 @pytest.mark.parametrize("same_host", [False, True])
-def test_a_replay_arrives_unchanged(kind: type[Path], same_host: bool) -> None:
+def test_a_replay_arrives_unchanged(kind: Kind, same_host: bool) -> None:
     with opened(kind, same_host=same_host, replay=Packed.of(FRAMES)) as path:
         found = measure_throughput(path, StreamPlan(frame_bytes=1518, replay=True))
         assert (found.sent, found.received) == (len(FRAMES), len(FRAMES))

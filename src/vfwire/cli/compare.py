@@ -98,9 +98,7 @@ def _run(steps: Steps, *, as_json: bool, plot_to: Path | None, **options: Any) -
         check_plot(plot_to)
     drivers = options.pop("drivers")
     line_rate = options.pop("line_rate")
-    if options["replay"] and "ena" in drivers:
-        raise UsageError("--replay is for the 82599: an ENA takes frames to its own address only")
-    drivers = drivers or (("ixgbevf",) if options["replay"] else ("ixgbevf", "ena"))
+    drivers = drivers or ("ixgbevf", "ena")
     path_options, plan, run = _plan(**options)
     records, run["first_packet_s"] = _measure(steps, _by_driver(path_options, drivers, line_rate), plan)
     steps.note("the machine")

@@ -98,7 +98,9 @@ def _print_counters(counters: dict[str, Any] | None) -> None:
 @click.option("--vlan", type=int, help="Port VLAN, 0 for none.")
 @click.option("--qos", type=int, help="Priority in the port VLAN's tag, 0 to 7.")
 @click.option("--spoofchk", type=_SWITCH, help="Check the sender's MAC and VLAN.")
-@click.option("--trust", type=_SWITCH, help="May change its MAC and hear all multicast.")
+@click.option(
+    "--trust", type=_SWITCH, help="May change its MAC and hear all multicast; an ENA hears everything."
+)
 @click.option("--query-rss", type=_SWITCH, help="May ask for the RSS table and key.")
 @click.option("--state", type=click.Choice(LINK_STATES), help="Link state.")
 @click.option("--max-tx-rate", type=int, help="Mbps, 0 for the line rate.")

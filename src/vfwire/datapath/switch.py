@@ -70,7 +70,8 @@ def destinations(state, card, sender_pool, mac, vlan):  # type: ignore[no-untype
         return pools & allowed, False
     owners = pools_of_mac(state, card, mac) & allowed
     for pool in range(record.functions):
-        if state.functions[record.first + pool].promiscuous:
+        function = state.functions[record.first + pool]
+        if function.promiscuous and function.dma:
             pools |= 1 << pool
     return owners | (pools & allowed), owners != 0
 

@@ -45,7 +45,7 @@ class VirtualFunctionEna(CardFunction):
     """An ENA; what every model has in common is in devices/function.py."""
 
     names = ENA_NAMES
-    changeable = frozenset({"mac", "vlan", "qos", "spoofchk", "state", "max_tx_rate"})
+    changeable = frozenset({"mac", "vlan", "qos", "spoofchk", "trust", "state", "max_tx_rate"})
 
     def __init__(
         self,

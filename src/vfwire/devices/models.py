@@ -21,9 +21,9 @@ _FOUR_QUEUES_UP_TO = 31  # VFs, beyond which the 82599 has two queues for each (
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """line_rate_bps, mtu: unless somebody sets others, up to most_bps and largest_mtu. queues:
-    pairs of each VF, by the number of VFs. filters: a driver asks its PF for VLANs, groups and frame sizes; else it
-    has all of them. clocked: its functions do something by the clock.
+    """line_rate_bps, mtu: unless somebody sets others, up to most_bps and largest_mtu. queues: pairs of each VF, by the
+    number of VFs. filters: a driver asks its PF for VLANs, groups and frame sizes; else it has all of them, and hears
+    what is sent to others where it is trusted. clocked: its functions do something by the clock.
     """
 
     line_rate_bps: int

@@ -36,7 +36,9 @@ class CardFacts:
     api_ceiling: int
     rss_key: bytes
     reta: tuple[int, ...]
-    filters: bool = True  # its drivers ask for VLANs, groups and sizes; an ENA's have them all
+    filters: bool = (
+        True  # its drivers ask for VLANs, groups, sizes; an ENA has them all, and all MACs where trusted
+    )
     macvlans_left: int = 0
     ports: list["PfPort"] = field(default_factory=list)
 
@@ -113,6 +115,7 @@ class PfPort:
                 self._enter_port_vlan()
             if new.spoofchk != old.spoofchk:
                 self.record["spoof_check"] = int(new.spoofchk)
+            self._enter_groups()
             self.enter_link()
             self.enter_rate()
             forget_paths(state)
@@ -252,9 +255,10 @@ class PfPort:
         words[:] = 0
         for value in self._hashes if self._multicast_on else ():
             words[value >> 6] |= np.uint64(1 << (value & 63))
-        everything = not self.facts.filters or self.xcast >= msg.XCAST_MODE_ALLMULTI
-        self.record["all_multicast"] = int(everything)
-        self.record["promiscuous"] = int(self.xcast == msg.XCAST_MODE_PROMISC)
+        unasked = not self.facts.filters
+        self.record["all_multicast"] = int(unasked or self.xcast >= msg.XCAST_MODE_ALLMULTI)
+        trusted = unasked and self.settings.trust
+        self.record["promiscuous"] = int(trusted or self.xcast == msg.XCAST_MODE_PROMISC)
 
     def set_longest_frame(self, size: int) -> bool:
         """The longest frame in bytes with FCS that the driver takes. False when the PF refuses, which stops

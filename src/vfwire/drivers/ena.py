@@ -16,53 +16,57 @@ import contextlib
 import os
 import secrets
 import time
-from typing import Any, Self
+from collections.abc import Iterable
+from typing import ClassVar, Self
 
 import numpy as np
 
 from vfwire import __version__
 from vfwire.datapath.bursts import receive_burst, transmit_burst
 from vfwire.datapath.ena_driver import BATCH, ena_start, ena_take_back
+from vfwire.datapath.ena_driver_frame import MOST_ENTRIES
 from vfwire.datapath.port import ENA, FRAME, POOL
 from vfwire.drivers.ena_admin import Admin, CommandRefused, put_address
 from vfwire.drivers.ena_events import Events
-from vfwire.drivers.ena_queues import FRAME_VECTOR, Queues, negotiate_llq, queue_records
+from vfwire.drivers.ena_queues import FRAME_VECTOR, Queues, negotiate_llq
 from vfwire.drivers.ena_rss import KEY_BYTES, set_up_rss
 from vfwire.drivers.ena_statistics import device_statistics
-from vfwire.drivers.verbs import DriverInfo, Pool
-from vfwire.errors import PeerGone, UnsupportedMachine, UsageError, VfwireError, WaitTimeout
+from vfwire.drivers.function_driver import (
+    LINK_SECONDS,
+    RING_SIZE,
+    SMALLEST_RING,
+    FunctionDriver,
+    closing_on_error,
+)
+from vfwire.drivers.verbs import Pool, queue_records
+from vfwire.errors import PeerGone, UsageError, WaitTimeout
 from vfwire.layouts import ena_admin as admin
 from vfwire.layouts import ena_io as io
 from vfwire.layouts import ena_messages as msg
 from vfwire.layouts import ena_registers as reg
-from vfwire.layouts.pci import COMMAND, COMMAND_MASTER, COMMAND_MEMORY, DEVICE_ID, VENDOR_ID
 from vfwire.pci.function import Function
 
-PCI_IDS = frozenset({(reg.PCI_VENDOR, reg.PCI_DEVICE_VF), (reg.PCI_VENDOR, reg.PCI_DEVICE_LLQ_VF)})
-RING_SIZE = 1024
-SMALLEST_RING, LARGEST_RING = 64, 8192
 LLQ_ENTRIES = (0, 128, 256)
-LINK_SECONDS = 2.0
 _SPEC_VERSION = 2 << 8
 _UNMASK = io.INTR_REG_INTR_UNMASK_MASK | io.INTR_REG_NO_MODERATION_UPDATE_MASK
 
 
-class Ena:
-    """A started ENA. Satisfies drivers.verbs.WakingDriver.
+class Ena(FunctionDriver):
+    """A started ENA. `events` tells what the device said of its own accord."""
 
-    `rx` and `tx` are record arrays of QUEUE, one row a queue pair. `events` tells what the device said of its own
-    accord. One thread at a time uses a driver and its pool.
-    """
+    name: ClassVar[str] = "ena"
+    device: ClassVar[str] = "an ENA"
+    pci_ids: ClassVar[frozenset[tuple[int, int]]] = frozenset(
+        {(reg.PCI_VENDOR, reg.PCI_DEVICE_VF), (reg.PCI_VENDOR, reg.PCI_DEVICE_LLQ_VF)}
+    )
+    largest_ring: ClassVar[int] = 8192
+    largest_mtu: ClassVar[int] = 9216
+    most_entries: ClassVar[int] = MOST_ENTRIES
 
     def __init__(
         self, function: Function, pool: Pool, queues: int, ring_size: int, mtu: int, llq: int
     ) -> None:
-        self._function = function
-        self.pool = pool
-        self.mtu = mtu
-        self.mac = b"\0" * 6
-        self.ring_size = ring_size
-        self.info = DriverInfo("ena", __version__, function.name)
+        super().__init__(function, pool, ring_size, mtu)
         self.admin = Admin(function, pool)
         self.events = Events(function, pool, self.admin)
         self.resets = 0
@@ -70,9 +74,6 @@ class Ena:
         self.rx, self.tx = self._queues.rx, self._queues.tx
         self._key = secrets.token_bytes(KEY_BYTES)
         self._capabilities = self._features = 0
-        self._iova = pool.memory.address  # I/O addresses are our own: nothing to translate on the way
-        self._mapped = self._running = False
-        self._fds: list[int] = []
 
     @classmethod
     def open(
@@ -93,31 +94,16 @@ class Ena:
         Raises UsageError for what the device does not have, UnsupportedMachine for another device, ProtocolError and
         WaitTimeout from its admin queue. On any error the function is closed.
         """
-        try:
-            if ring_size & (ring_size - 1) or not SMALLEST_RING <= ring_size <= LARGEST_RING:
-                raise UsageError(
-                    f"ring size {ring_size}: a power of two from {SMALLEST_RING} to {LARGEST_RING}"
-                )
+        with closing_on_error(function):
+            cls._check_ring(ring_size)
             if llq not in LLQ_ENTRIES:
                 raise UsageError(f"low-latency entries of {llq} bytes", "they have 128 or 256; 0 for none")
             driver = cls(function, pool, queues, ring_size, mtu, llq)
-        except BaseException:
-            function.close()
-            raise
-        try:
-            driver._identify()
-            driver._function.dma_map(pool.memory, driver._iova)
-            driver._mapped = True
-            driver.admin.connect(driver._iova)
-            driver._initialize(reg.RESET_NORMAL)
-        except BaseException:
-            driver.close()
-            raise
-        return driver
+        return driver._bring_up()
 
     @staticmethod
     def warm_up() -> None:
-        """Compile what this driver calls, or load it from the cache, before anybody waits: seconds the first time."""
+        """See FunctionDriver."""
         queues, completions = queue_records(1), np.zeros(2, np.int64)
         queues[0].kind, queues[0].size, queues[0].completion_size = ENA, SMALLEST_RING, 1
         queues[0].tail = SMALLEST_RING - 1  # nothing to be had, and no room
@@ -130,21 +116,15 @@ class Ena:
 
     # --- Setting up ----------------------------------------------------------------------------------------
 
-    def _identify(self) -> None:
-        function = self._function
-        identity = (function.config_read(VENDOR_ID, 2), function.config_read(DEVICE_ID, 2))
-        if identity not in PCI_IDS:
-            vendor, device = identity
-            raise UnsupportedMachine(f"{function.name} is {vendor:04x}:{device:04x}, not an ENA")
-        command = function.config_read(COMMAND, 2)
-        function.config_write(COMMAND, command | COMMAND_MEMORY | COMMAND_MASTER, 2)
+    def _start(self) -> None:
+        self.admin.connect(self._iova)
+        self._initialize(reg.RESET_NORMAL)
 
     def _initialize(self, reason: int) -> None:
         """From a device in whatever state to one that moves frames."""
-        delta = self._iova - self.pool.memory.address
         self.admin.reset(reason)
         self.admin.start()
-        self.events.start(delta)
+        self.events.start(self._delta)
         self._say_who_we_are()
         attributes = self.admin.get_feature(admin.DEVICE_ATTRIBUTES, msg.DEVICE_ATTR)
         self.mac = bytes(attributes["mac_addr"])
@@ -158,7 +138,7 @@ class Ena:
             raise UsageError(
                 f"no low-latency queues of {self.ring_size} entries", "take smaller rings, or llq 0"
             )
-        self._queues.create(delta)
+        self._queues.create(self._delta)
         if len(self.rx) > 1:
             set_up_rss(self.admin, self._queues.receive_numbers(), self._key)
         self._set_mtu()
@@ -211,24 +191,12 @@ class Ena:
     # --- Link and events -----------------------------------------------------------------------------------
 
     def link_speed(self) -> int:
-        """Bits a second, 0 while the link is down. One trap where the device tells its speed."""
+        """Bits a second, 0 while the link is down, 1 if unknown. One trap where the device tells its speed."""
         self.events.poll()
         if not self.events.link_up or not self._has(admin.LINK_CONFIG):
             return int(self.events.link_up)
         link = self.admin.get_feature(admin.LINK_CONFIG, msg.LINK_DESC)
         return int(link["speed"]) * 1_000_000
-
-    def wait_link_up(self, seconds: float = LINK_SECONDS) -> int:
-        """Wait until the link is up; returns its speed in bits a second (1 if unknown). Raises WaitTimeout."""
-        deadline = time.monotonic() + seconds
-        while not self.link_up():
-            if time.monotonic() > deadline:
-                raise WaitTimeout(
-                    "the ENA's link stays down", "see `vfwire vf show`: state, and the card's link"
-                )
-            self.check()
-            os.sched_yield()
-        return self.link_speed()
 
     def link_up(self) -> bool:
         """As the last event said. No trap, unless there is a new one."""
@@ -236,38 +204,15 @@ class Ena:
         return self.events.link_up
 
     def enable_receive_events(self) -> int:
-        """An eventfd (non-blocking, this driver's own) that is written when a frame comes while it is armed."""
+        """See FunctionDriver."""
         if not self._fds:
-            self._fds = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(2)]
-            self._function.enable_interrupts(self._fds)
+            self._make_events()
             self._function.write32(0, reg.INTR_MASK, 0)  # events of the device's own wake, too
         return self._fds[FRAME_VECTOR]
 
     def arm_receive_events(self) -> None:
-        """Ask for one event. Look at the rings once more before sleeping: then none is missed. No trap."""
+        """See FunctionDriver. No trap."""
         self._function.write32(0, self._queues.unmask_offset(), _UNMASK)
-
-    @property
-    def event_fds(self) -> list[int]:
-        """What to poll for reading while armed: the device's events, and frames."""
-        self.enable_receive_events()
-        return list(self._fds)
-
-    def arm(self) -> bool:
-        """See drivers.verbs.WakingDriver: takes back old events, then asks for the next."""
-        self.enable_receive_events()
-        for fd in self._fds:
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(fd)
-        self.arm_receive_events()
-        return False
-
-    def disarm(self) -> None:
-        """Nothing to do: an interrupt is sent once, and taken back by `arm`."""
-
-    def check(self) -> None:
-        """Raises PeerGone when the card has gone (no trap)."""
-        self._function.check_peer()
 
     def must_restart(self) -> bool:
         """Whether the device asked for a reset, went silent, or completed what was never submitted: then `restart`."""
@@ -295,16 +240,14 @@ class Ena:
     def listen(self, groups: list[bytes]) -> None:
         """Nothing to ask for: an ENA receives every group."""
 
+    def hear(self, macs: Iterable[bytes], vlans: Iterable[int]) -> None:
+        """Nothing to ask for: a trusted ENA receives what is sent to anybody."""
+
+    def hear_everything(self, vlans: Iterable[int] = ()) -> bool:
+        """Nothing to ask for, and nobody to ask: what its card trusts, as the host's own function, hears everything."""
+        return True
+
     # --- Frames --------------------------------------------------------------------------------------------
-
-    def receive(self, frames: Any, limit: int = 0, queue: int = 0) -> int:
-        """See drivers.verbs.Driver."""
-        most = min(limit, len(frames)) if limit else len(frames)
-        return int(receive_burst(self.rx, queue, self.pool.words, self.pool.stack, frames, most))
-
-    def transmit(self, frames: Any, count: int, queue: int = 0) -> int:
-        """See drivers.verbs.Driver."""
-        return int(transmit_burst(self.tx, queue, self.pool.words, self.pool.stack, frames, 0, count))
 
     def wait_sent(self, seconds: float = LINK_SECONDS) -> None:
         """Wait until the device has completed every frame that `transmit` took. Raises WaitTimeout, PeerGone."""
@@ -323,11 +266,6 @@ class Ena:
 
     # --- What it says of itself ----------------------------------------------------------------------------
 
-    @property
-    def traps(self) -> int:
-        """Accesses that left this process so far: the control path's, for the data path has none."""
-        return self._function.traps
-
     def alive(self) -> bool:
         """Whether the device is still there and well (asks it: one trapped access)."""
         try:
@@ -338,15 +276,8 @@ class Ena:
 
     def stats(self) -> dict[str, int]:
         """Counters by `ethtool -S` names; `hw_` ones, and those of the allowances, are the device's own."""
-        result = {
-            "rx_packets": int(self.rx.frames.sum()),
-            "tx_packets": int(self.tx.frames.sum()),
-            "rx_bytes": int(self.rx.bytes.sum()),
-            "tx_bytes": int(self.tx.bytes.sum()),
-            "rx_errors": int(self.rx.errors.sum()),
+        result = self._own_stats() | {
             "bad_req_id": int(self.rx.invalid.sum() + self.tx.invalid.sum()),
-            "tx_busy": int(self.tx.full.sum()),
-            "alloc_rx_buff_failed": int(self.pool.words[0].failed),
             "resets": self.resets,
         }
         for number in range(len(self.rx)):
@@ -372,26 +303,6 @@ class Ena:
             self.admin.reset(reg.RESET_SHUTDOWN)
         finally:
             self._take_back()
-
-    def close(self) -> None:
-        """Stop and give the function back. Quiet when the card is gone already."""
-        try:
-            self.stop()
-            if self._mapped:
-                self._mapped = False
-                self._function.dma_unmap(self._iova, self.pool.memory.size)
-        except VfwireError:
-            pass
-        finally:
-            self._function.close()
-            while self._fds:
-                os.close(self._fds.pop())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 assert SMALLEST_RING >= 2 * BATCH

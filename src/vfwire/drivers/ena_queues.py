@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from vfwire.datapath.ena_driver_frame import LLQ_SLOTS
 from vfwire.datapath.ena_words import DESCRIPTOR_BYTES
-from vfwire.datapath.port import ENA, QUEUE
+from vfwire.datapath.port import ENA
 from vfwire.drivers.ena_admin import Admin, put_address
-from vfwire.drivers.verbs import Pool
+from vfwire.drivers.verbs import Pool, queue_records
 from vfwire.layouts import ena_admin as admin
 from vfwire.layouts import ena_io as io
 from vfwire.layouts import ena_messages as msg
@@ -25,10 +25,6 @@ BEFORE_HEADER = admin.LLQ_NUM_DESCS_BEFORE_HEADER_2
 FRAME_VECTOR = 1  # MSI-X: all receive queues; vector 0 is the admin queue's and the events'
 _ENTRY_SIZES = {128: admin.LIST_ENTRY_SIZE_128B, 256: admin.LIST_ENTRY_SIZE_256B}
 _COMPLETION_BYTES = {admin.SQ_DIRECTION_TX: io.TX_CDESC_BYTES, admin.SQ_DIRECTION_RX: io.RX_CDESC_BASE_BYTES}
-
-
-def queue_records(count: int) -> Any:
-    return np.zeros(count, QUEUE).view(np.recarray)
 
 
 @dataclass

@@ -11,21 +11,27 @@
 Initialisation in the datasheet's order (4.5, 4.6.7 and 4.6.8 for the rings; Linux ixgbevf for the mailbox).
 """
 
-import contextlib
 import os
 import time
-from typing import Any, Self
+from collections.abc import Iterable
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vfwire import __version__
 from vfwire.datapath.bursts import receive_burst, transmit_burst
 from vfwire.datapath.ixgbevf_driver import BATCH, ixgbevf_start, ixgbevf_take_back
-from vfwire.datapath.port import FRAME, IXGBEVF, POOL, QUEUE
+from vfwire.datapath.port import FRAME, IXGBEVF, POOL
+from vfwire.drivers.function_driver import (
+    LINK_SECONDS,
+    RING_SIZE,
+    SMALLEST_RING,
+    FunctionDriver,
+    closing_on_error,
+)
 from vfwire.drivers.ixgbevf_mailbox import Mailbox
-from vfwire.drivers.verbs import DriverInfo, Pool
-from vfwire.errors import PeerGone, UnsupportedMachine, UsageError, VfwireError, WaitTimeout
+from vfwire.drivers.verbs import Pool, queue_records
+from vfwire.errors import PeerGone, ProtocolError, UsageError, WaitTimeout
 from vfwire.layouts import ixgbevf as reg
 from vfwire.layouts.ethernet import ETHERNET_BYTES, FCS_BYTES
 from vfwire.layouts.ixgbe_descriptors import DESCRIPTOR_SIZE
@@ -36,14 +42,10 @@ from vfwire.layouts.ixgbe_mailbox import (
     MULTICAST_HASHES_MAX,
     XCAST_MODE_ALLMULTI,
     XCAST_MODE_MULTI,
+    XCAST_MODE_PROMISC,
 )
-from vfwire.layouts.pci import COMMAND, COMMAND_MASTER, COMMAND_MEMORY, DEVICE_ID, VENDOR_ID
 from vfwire.pci.function import Function
 
-PCI_IDS = frozenset({(0x8086, 0x10ED), (0x8086, 0x152E)})
-RING_SIZE = 1024
-SMALLEST_RING, LARGEST_RING = 64, 4096
-LINK_SECONDS = 2.0
 _FRAME_VECTOR, _MAILBOX_VECTOR = 0, 1  # MSI-X vectors: all receive queues, and the PF
 _SPEEDS = {
     reg.LINKS_SPEED_10G: 10_000_000_000,
@@ -52,32 +54,24 @@ _SPEEDS = {
 }
 
 
-def _queue_records(count: int) -> Any:
-    return np.zeros(count, QUEUE).view(np.recarray)
+class Ixgbevf(FunctionDriver):
+    """A started 82599 VF."""
 
+    name: ClassVar[str] = "ixgbevf"
+    device: ClassVar[str] = "an 82599 VF"
+    pci_ids: ClassVar[frozenset[tuple[int, int]]] = frozenset({(0x8086, 0x10ED), (0x8086, 0x152E)})
+    largest_ring: ClassVar[int] = 4096
+    largest_mtu: ClassVar[int] = 9710
+    most_entries: ClassVar[int] = 39  # datasheet 7.2.1.1: 40 descriptors, one of them the context's
 
-class Ixgbevf:
-    """A started 82599 VF. Satisfies drivers.verbs.Driver.
-
-    `rx` and `tx` are record arrays of QUEUE, one row a queue. One thread at a time uses a driver and its pool.
-    """
-
-    def __init__(self, function: Function, pool: Pool, queues: int, ring_size: int, mtu: int) -> None:
-        self._function = function
-        self.pool = pool
-        self.mtu = mtu
-        self.mac = b"\0" * 6
-        self.ring_size = ring_size
-        self.info = DriverInfo("ixgbevf", __version__, function.name)
-        self.rx = _queue_records(queues)
-        self.tx = _queue_records(queues)
-        self._slots: list[NDArray[np.int64]] = []
-        self._iova = 0
-        self._mapped = False
-        self._running = False
-        self._vlan_strip = True
-        self._events: list[int] = []
+    def __init__(
+        self, function: Function, pool: Pool, queues: int, ring_size: int, mtu: int, vlan_strip: bool
+    ) -> None:
+        super().__init__(function, pool, ring_size, mtu)
+        self.rx, self.tx = queue_records(queues), queue_records(queues)
         self.mailbox = Mailbox(function)
+        self._slots: list[NDArray[np.int64]] = []
+        self._vlan_strip = vlan_strip
 
     @classmethod
     def open(
@@ -95,24 +89,15 @@ class Ixgbevf:
         Raises UsageError for sizes an 82599 does not have, UnsupportedMachine for another device, ProtocolError and
         WaitTimeout from the mailbox. On any error the function is closed.
         """
-        if ring_size & (ring_size - 1) or not SMALLEST_RING <= ring_size <= LARGEST_RING:
-            raise UsageError(f"ring size {ring_size}: a power of two from {SMALLEST_RING} to {LARGEST_RING}")
-        driver = cls(function, pool, queues, ring_size, mtu)
-        try:
-            driver._identify()
-            driver._reset(queues)
-            driver._set_up_memory()
-            driver._vlan_strip = vlan_strip
-            driver._set_up_rings(vlan_strip)
-        except BaseException:
-            driver.close()
-            raise
-        return driver
+        with closing_on_error(function):
+            cls._check_ring(ring_size)
+            driver = cls(function, pool, queues, ring_size, mtu, vlan_strip)
+        return driver._bring_up()
 
     @staticmethod
     def warm_up() -> None:
-        """Compile what this driver calls, or load it from the cache, before anybody waits: seconds the first time."""
-        queues = _queue_records(1)
+        """See FunctionDriver."""
+        queues = queue_records(1)
         queues[0].kind, queues[0].size = IXGBEVF, SMALLEST_RING
         queues[0].tail = SMALLEST_RING - 1  # nothing to be had, and no room
         words, stack, frames = np.zeros(1, POOL).view(np.recarray), np.zeros(1, np.int64), np.zeros(1, FRAME)
@@ -122,14 +107,9 @@ class Ixgbevf:
         queues[0].tail = 0
         transmit_burst(queues, 0, words, stack, frames.view(np.recarray), 0, 0)
 
-    def _identify(self) -> None:
-        function = self._function
-        identity = (function.config_read(VENDOR_ID, 2), function.config_read(DEVICE_ID, 2))
-        if identity not in PCI_IDS:
-            vendor, device = identity
-            raise UnsupportedMachine(f"{function.name} is {vendor:04x}:{device:04x}, not an 82599 VF")
-        command = function.config_read(COMMAND, 2)
-        function.config_write(COMMAND, command | COMMAND_MEMORY | COMMAND_MASTER, 2)
+    def _start(self) -> None:
+        self._reset(len(self.rx))
+        self._set_up_rings(self._vlan_strip)
 
     def _reset(self, queues: int) -> None:
         """Datasheet 4.2.2.2: VFCTRL.RST, wait, then the mailbox's own reset, which brings the MAC."""
@@ -145,13 +125,6 @@ class Ixgbevf:
         )  # a jumbo card's PF insists on it
         self._function.write32(0, reg.VTEIMC, reg.EICR_MASK)
 
-    def _set_up_memory(self) -> None:
-        """I/O addresses are this process's own virtual addresses where the carrier can: `delta` is 0 then."""
-        memory = self.pool.memory
-        self._iova = self._function.dma_address(memory)
-        self._function.dma_map(memory, self._iova)
-        self._mapped = True
-
     def _new_queue(self, record: Any, block: int, tail: int) -> None:
         if record.ring:  # a restart: the same memory again
             self.pool.view(int(record.ring), self.ring_size * DESCRIPTOR_SIZE)[:] = 0
@@ -163,7 +136,7 @@ class Ixgbevf:
             record.slots = int(slots.ctypes.data)
         record.kind = IXGBEVF
         record.size = self.ring_size
-        record.delta = self._iova - self.pool.memory.address
+        record.delta = self._delta
         record.doorbell = self._function.mapped(0, block + tail, 4)
         record.event = -1
 
@@ -190,7 +163,7 @@ class Ixgbevf:
 
     def _write_ring(self, block: int, address: int) -> None:
         """Base, length, head and tail of a ring; receive and transmit blocks have the same shape."""
-        iova = address + self._iova - self.pool.memory.address
+        iova = address + self._delta
         write = self._function.write32
         write(0, block, iova & 0xFFFFFFFF)
         write(0, block + reg.VFRDBAH - reg.VFRDBAL, iova >> 32)
@@ -203,15 +176,9 @@ class Ixgbevf:
         links = self._function.read32(0, reg.VFLINKS)
         return _SPEEDS.get(links & reg.LINKS_SPEED_MASK, 0) if links & reg.LINKS_UP else 0
 
-    def wait_link_up(self, seconds: float = LINK_SECONDS) -> int:
-        """Wait until the link is up; returns its speed in bits a second. Raises WaitTimeout."""
-        deadline = time.monotonic() + seconds
-        while not (speed := self.link_speed()):
-            if time.monotonic() > deadline:
-                raise WaitTimeout(
-                    "the VF's link stays down", "see `vfwire vf show`: state, and the card's link"
-                )
-        return speed
+    def link_up(self) -> bool:
+        """One trapped read."""
+        return self.link_speed() > 0
 
     def enable_receive_events(self) -> int:
         """An eventfd (non-blocking, this driver's own) that is written when a frame comes while it is armed.
@@ -219,11 +186,10 @@ class Ixgbevf:
         82599 datasheet 7.3.1, 8.3.5.2: all receive queues share one vector, which clears its cause and masks
         itself when it is sent. Until `arm_receive_events` nothing is sent, so a busy loop costs no interrupt.
         """
-        if not self._events:
-            self._events = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(2)]
-            self._function.enable_interrupts(self._events)
+        if not self._fds:
+            self._make_events()
             self._route_events()
-        return self._events[_FRAME_VECTOR]
+        return self._fds[_FRAME_VECTOR]
 
     def _route_events(self) -> None:
         write = self._function.write32
@@ -242,28 +208,6 @@ class Ixgbevf:
         """
         self._function.write32(0, reg.VTEIMS, 1 << _FRAME_VECTOR)
 
-    @property
-    def event_fds(self) -> list[int]:
-        """What to poll for reading while armed: frames, and the PF's messages."""
-        self.enable_receive_events()
-        return list(self._events)
-
-    def arm(self) -> bool:
-        """See drivers.verbs.WakingDriver: takes back old events, then asks for the next."""
-        self.enable_receive_events()
-        for fd in self._events:
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(fd)
-        self.arm_receive_events()
-        return False
-
-    def disarm(self) -> None:
-        """Nothing to do: the vector masks itself; one event may still come, and is taken back by `arm`."""
-
-    def check(self) -> None:
-        """Raises PeerGone when the card has gone (no trap)."""
-        self._function.check_peer()
-
     def must_restart(self) -> bool:
         """Take a message of the PF's own, if there is one: True when the VF has to `restart` (a new MAC, VLAN …).
 
@@ -275,14 +219,9 @@ class Ixgbevf:
     def restart(self) -> None:
         """Reset the VF and start again, with the MAC that the PF gives now; frames in the rings are lost."""
         self.stop()
-        self._reset(len(self.rx))
-        self._set_up_rings(self._vlan_strip)
-        if self._events:
+        self._start()
+        if self._fds:
             self._route_events()
-
-    def link_up(self) -> bool:
-        """One trapped read."""
-        return self.link_speed() > 0
 
     def listen(self, groups: list[bytes]) -> None:
         """Receive these multicast MACs, no others; beyond what a VF can ask for, all, which needs trust."""
@@ -292,14 +231,23 @@ class Ixgbevf:
         if self.mailbox.api not in (API_10, API_11):
             self.mailbox.set_cast_mode(XCAST_MODE_MULTI if few else XCAST_MODE_ALLMULTI)
 
-    def receive(self, frames: Any, limit: int = 0, queue: int = 0) -> int:
-        """See drivers.verbs.Driver."""
-        most = min(limit, len(frames)) if limit else len(frames)
-        return int(receive_burst(self.rx, queue, self.pool.words, self.pool.stack, frames, most))
+    def hear(self, macs: Iterable[bytes], vlans: Iterable[int]) -> None:
+        """See FunctionDriver: one more MAC filter and one VLAN filter each, and all multicast."""
+        for number, mac in enumerate(mac for mac in macs if mac != self.mac):
+            self.mailbox.add_mac(mac, number + 1)
+        for vlan in vlans:
+            self.mailbox.add_vlan(vlan)
+        self.mailbox.set_cast_mode(XCAST_MODE_ALLMULTI)
 
-    def transmit(self, frames: Any, count: int, queue: int = 0) -> int:
-        """See drivers.verbs.Driver."""
-        return int(transmit_burst(self.tx, queue, self.pool.words, self.pool.stack, frames, 0, count))
+    def hear_everything(self, vlans: Iterable[int] = ()) -> bool:
+        """See FunctionDriver. A PF grants promiscuous mode to the host's own function only."""
+        try:
+            granted = self.mailbox.set_cast_mode(XCAST_MODE_PROMISC) == XCAST_MODE_PROMISC
+        except ProtocolError:
+            granted = False
+        for vlan in vlans if granted else ():
+            self.mailbox.add_vlan(vlan)
+        return granted
 
     def wait_sent(self, seconds: float = LINK_SECONDS) -> None:
         """Wait until the card has fetched every frame that `transmit` took: `close` would drop the rest.
@@ -317,11 +265,6 @@ class Ixgbevf:
                     )
                 os.sched_yield()
 
-    @property
-    def traps(self) -> int:
-        """Accesses that left this process so far: the control path's, for the data path has none."""
-        return self._function.traps
-
     def alive(self) -> bool:
         """Whether the card is still there (asks it: one trapped read)."""
         try:
@@ -332,14 +275,7 @@ class Ixgbevf:
     def stats(self) -> dict[str, int]:
         """Counters by `ethtool -S` names; `hw_` ones are the card's registers (32 and 36 bits, wrapping)."""
         read = self._function.read32
-        result = {
-            "rx_packets": int(self.rx.frames.sum()),
-            "tx_packets": int(self.tx.frames.sum()),
-            "rx_bytes": int(self.rx.bytes.sum()),
-            "tx_bytes": int(self.tx.bytes.sum()),
-            "rx_errors": int(self.rx.errors.sum()),
-            "tx_busy": int(self.tx.full.sum()),
-            "alloc_rx_buff_failed": int(self.pool.words[0].failed),
+        result = self._own_stats() | {
             "hw_rx_packets": read(0, reg.VFGPRC),
             "hw_tx_packets": read(0, reg.VFGPTC),
             "hw_rx_bytes": read(0, reg.VFGORC_LSB) | read(0, reg.VFGORC_MSB) << 32,
@@ -364,26 +300,6 @@ class Ixgbevf:
         finally:
             ixgbevf_take_back(self.rx, self.pool.words, self.pool.stack)
             ixgbevf_take_back(self.tx, self.pool.words, self.pool.stack)
-
-    def close(self) -> None:
-        """Stop and give the function back. Quiet when the card is gone already."""
-        try:
-            self.stop()
-            if self._mapped:
-                self._mapped = False
-                self._function.dma_unmap(self._iova, self.pool.memory.size)
-        except VfwireError:
-            pass
-        finally:
-            self._function.close()
-            while self._events:
-                os.close(self._events.pop())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 assert SMALLEST_RING >= 2 * BATCH

@@ -6,13 +6,18 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from vfwire.datapath.port import FRAME, LARGEST_POOL, POOL, reciprocal_of
+from vfwire.datapath.port import FRAME, LARGEST_POOL, POOL, QUEUE, reciprocal_of
 from vfwire.memory.shared import PAGE, SharedMemory
 
 
 def burst(entries: int) -> Any:
     """An empty array of FRAME records for `entries` frames (datapath/port.py), as compiled loops and verbs take it."""
     return np.zeros(entries, FRAME).view(np.recarray)
+
+
+def queue_records(count: int) -> Any:
+    """An array of `count` QUEUE records (datapath/port.py), as drivers keep them."""
+    return np.zeros(count, QUEUE).view(np.recarray)
 
 
 SPREAD_BYTES = 64

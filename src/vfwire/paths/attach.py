@@ -17,8 +17,9 @@ import numpy as np
 from vfwire.bus.vfio_user.client import VfioUserFunction
 from vfwire.datapath.port import IXGBEVF, POOL, QUEUE
 from vfwire.datapath.tap import BURST, FAILED, IDLE, PIECES, TAP, drop_staged, run_tap
-from vfwire.drivers.ixgbevf import Ixgbevf
+from vfwire.drivers.function_driver import FunctionDriver
 from vfwire.drivers.netfront import Netfront
+from vfwire.drivers.table import DRIVERS, driver_of
 from vfwire.drivers.verbs import Pool, WakingDriver, burst
 from vfwire.errors import UsageError, VfwireError
 from vfwire.layouts.ethernet import ETHERNET_BYTES, FCS_BYTES, VLAN_BYTES
@@ -33,22 +34,24 @@ _LOOK_SECONDS = 1.0  # between two looks at the link, the multicast groups and t
 _FULL_SECONDS = 0.001  # between two tries while the driver's ring is full
 _LARGEST = 65_535 + ETHERNET_BYTES + 2 * VLAN_BYTES  # what the kernel hands over to be segmented
 _STANDARD_BUFFER, _KIB = 2048, 1024
+_SMALLEST_MTU = 68  # what IPv4 asks for (RFC 791)
 # Long rings: a system call a frame is slower than a card at line rate, which sends segments in trains.
 _RING, _JUMBO_RING = 4096, 1024
 
 
-def open_vf(path: Path, mtu: int = 1500, queues: int = 1) -> tuple[Ixgbevf, Pool]:
+def open_vf(path: Path, mtu: int = 1500, queues: int = 1) -> tuple[FunctionDriver, Pool]:
     """The VF behind a card's socket, and its pool. Tags stay in the frame. Raises as the driver does."""
-    if not 68 <= mtu <= 9710:
-        raise UsageError(f"a VF's MTU is 68 to 9710, not {mtu}")
+    function = VfioUserFunction(path)
+    kind = driver_of(function)
+    if not _SMALLEST_MTU <= mtu <= kind.largest_mtu:
+        function.close()
+        raise UsageError(f"the MTU of {kind.device} is {_SMALLEST_MTU} to {kind.largest_mtu}, not {mtu}")
     longest = mtu + ETHERNET_BYTES + VLAN_BYTES + FCS_BYTES
-    size = max(_STANDARD_BUFFER, -(-longest // _KIB) * _KIB)
-    ring = _RING if size == _STANDARD_BUFFER else _JUMBO_RING
-    pool = Pool(ring * (queues + 2), size)
+    ring = _RING if longest <= _STANDARD_BUFFER else _JUMBO_RING
+    size = max(_STANDARD_BUFFER, longest, -(-_LARGEST // kind.most_entries))
+    pool = Pool(ring * (queues + 2), -(-size // _KIB) * _KIB)
     try:
-        function = VfioUserFunction(path)
-        nic = Ixgbevf.open(function, pool, queues=queues, ring_size=ring, mtu=mtu, vlan_strip=False)
-        return nic, pool
+        return kind.open(function, pool, queues=queues, ring_size=ring, mtu=mtu, vlan_strip=False), pool
     except BaseException:
         pool.close()
         raise
@@ -82,7 +85,7 @@ class Attachment:
     ) -> None:
         self.driver = driver
         self.sleeps = 0
-        segments = offloads and isinstance(driver, Ixgbevf)
+        segments = offloads and isinstance(driver, FunctionDriver)
         self.tap = Tap(name, driver.mac, driver.mtu, namespace, checksums=offloads, segments=segments)
         self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
@@ -219,7 +222,8 @@ def warm_up_attach(progress: Callable[[str], None] | None = None) -> None:
     queues: Any = np.zeros(1, QUEUE).view(np.recarray)
     none, pools = queues[:0], np.zeros(1, POOL).view(np.recarray)
     stack, taps = np.zeros(1, np.int64), np.zeros(1, TAP).view(np.recarray)
-    Ixgbevf.warm_up()
+    for driver in DRIVERS:
+        driver.warm_up()
     Netfront.warm_up()
     queues[0].kind = IXGBEVF
     taps[0].pieces = 1  # more than the pool has, so that nothing is read

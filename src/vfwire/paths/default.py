@@ -9,7 +9,7 @@ from vfwire.paths.path import Path, PathOptions
 from vfwire.paths.pinning import CARD, LAYERS, shares_core
 from vfwire.paths.process import Child, Family
 from vfwire.paths.replay import addresses_of
-from vfwire.paths.roles import HOST, CardRole, LayerRole
+from vfwire.paths.roles import HOST, NETFRONT, CardRole, LayerRole
 
 
 class DefaultPath(Path):
@@ -51,4 +51,4 @@ class DefaultPath(Path):
                 vlans=vlans,
             )
         listening = [self.family.wait_answer(layer) for layer in self.layers]
-        self._open_systems("netfront", (listening[0], listening[-1]))
+        self._open_systems(NETFRONT, (listening[0], listening[-1]))

@@ -12,6 +12,7 @@ from vfwire.paths.roles import CardRole
 
 MODELS = {"ixgbevf": "82599", "ena": "ena"}  # by driver
 DRIVERS = tuple(MODELS)
+_ASKED = {"ixgbevf": ("ring_size", "queues"), "ena": ("ring_size", "queues", "llq")}  # of PathOptions
 
 
 class EnhancedPath(Path):
@@ -45,4 +46,5 @@ class EnhancedPath(Path):
                     self.family.call(
                         self.card, "change", card=card, function=int(function), changes=PF_SETTINGS
                     )
-        self._open_systems(self._driver, (ends[0], ends[1]))
+        asked = {name: getattr(self.options, name) for name in _ASKED[self._driver]}
+        self._open_systems(self._driver, (ends[0], ends[1]), **asked)

@@ -109,16 +109,14 @@ class Path(ABC):
         )
         return System(child, boards[number], number)
 
-    def _open_systems(self, driver: str, sockets: tuple[str, str]) -> None:
+    def _open_systems(self, driver: str, sockets: tuple[str, str], **options: int) -> None:
         for system, socket in zip(self.systems, sockets, strict=True):
             self.family.send(
                 system.child,
                 "open",
                 driver=driver,
                 socket=socket,
-                ring_size=self.options.ring_size,
-                queues=self.options.queues,
-                llq=self.options.llq,
+                **options,
             )
         for system in self.systems:
             system.opened(self.family.wait_answer(system.child))

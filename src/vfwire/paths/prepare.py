@@ -5,14 +5,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import numpy as np
-
 from vfwire.datapath.card import run_card
-from vfwire.datapath.ixgbevf_driver import ixgbevf_start, ixgbevf_take_back
 from vfwire.datapath.netback import run_slice
-from vfwire.datapath.port import POOL, QUEUE
 from vfwire.devices.engine import Engine
-from vfwire.drivers.ena import Ena
+from vfwire.drivers.table import DRIVERS
 from vfwire.memory.compiled import is_cached
 from vfwire.paths.applications import warm_up_applications
 from vfwire.paths.layer import VirtualizationLayer
@@ -46,11 +42,8 @@ def prepare(progress: Callable[[str], None] | None = None) -> None:
     that is compiled, and none that is only loaded.
     """
     with _card_compiled_beside():
-        queues, pools = np.zeros(0, QUEUE).view(np.recarray), np.zeros(1, POOL).view(np.recarray)
-        stack = np.zeros(1, np.int64)
-        ixgbevf_start(queues, queues, pools, stack)
-        ixgbevf_take_back(queues, pools, stack)
-        Ena.warm_up()
+        for driver in DRIVERS:
+            driver.warm_up()
         warm_up_applications(progress)
         VirtualizationLayer.warm_up(None if is_cached(run_slice) else progress)
     Engine.warm_up(None if is_cached(run_card) else progress)

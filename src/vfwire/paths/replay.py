@@ -1,10 +1,9 @@
-"""What a function has to be told, so that the frames of a capture reach it: they carry other stations'
-addresses.
+"""What a function has to be told, so that the frames of a capture reach it: they carry other stations' addresses.
 
-An 82599 grants no VF promiscuous mode (Linux ixgbe_sriov.c, ixgbe_update_vf_xcast_mode), so the receiving VF
-asks for each destination as one more MAC filter, for each VLAN, and for all multicast; its PF has set it
-`trust on`, and the sending VF `spoofchk off`. The capture's frames all go from system 1 to system 2, both
-directions of a conversation.
+An 82599 grants no VF promiscuous mode (Linux ixgbe_sriov.c, ixgbe_update_vf_xcast_mode), so the receiving VF asks for
+each destination as one more MAC filter, for each VLAN, and for all multicast; its PF has set it `trust on`, and the
+sending VF `spoofchk off`. A trusted ENA hears everything without asking. The capture's frames all go from system 1 to
+system 2, both directions of a conversation.
 """
 
 from dataclasses import dataclass

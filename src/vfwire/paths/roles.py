@@ -14,21 +14,21 @@ from vfwire.bus.vfio_user.server import Server
 from vfwire.devices.card import Card, functions_of
 from vfwire.devices.dma_maps import allow_descriptors
 from vfwire.devices.engine import QUIET_ROUNDS, Engine
-from vfwire.drivers.ena import Ena
-from vfwire.drivers.ixgbevf import Ixgbevf
+from vfwire.drivers.function_driver import FunctionDriver
 from vfwire.drivers.netfront import Netfront
+from vfwire.drivers.table import open_driver
 from vfwire.drivers.verbs import Driver, Pool
 from vfwire.errors import VfwireError, WaitTimeout
-from vfwire.layouts.ixgbe_mailbox import XCAST_MODE_ALLMULTI, XCAST_MODE_PROMISC
 from vfwire.paths import applications
 from vfwire.paths.applications import Packed, StreamOptions
 from vfwire.paths.board import Board
 from vfwire.paths.flow import Station
 from vfwire.paths.layer import VirtualizationLayer
 from vfwire.paths.pinning import pin
-from vfwire.paths.replay import Addresses, addresses_of
+from vfwire.paths.replay import addresses_of
 
 HOST = "host"
+NETFRONT = "netfront"
 SHARED_QUIET_ROUNDS = (
     4  # of a card on a core with layers: measured, a third off the default path's round trip
 )
@@ -136,7 +136,7 @@ class LayerRole:
         pin(core)
         self._listen = listen
         self._pool: Pool | None = None
-        self._uplink: Ixgbevf | None = None
+        self._uplink: FunctionDriver | None = None
         self._layer: VirtualizationLayer | None = None
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
@@ -148,12 +148,10 @@ class LayerRole:
         if uplink is not None:
             self._pool = Pool()
             function = VfioUserFunction(Path(uplink), wait=5.0)
-            nic = Ixgbevf.open(function, self._pool, ring_size=ring_size, vlan_strip=False)
+            nic = open_driver(function, self._pool, ring_size=ring_size, vlan_strip=False)
             self._uplink = nic
             nic.wait_link_up()
-            nic.mailbox.set_cast_mode(XCAST_MODE_PROMISC)
-            for vlan in vlans:
-                nic.mailbox.add_vlan(vlan)
+            nic.hear_everything(vlans)
         self._layer = VirtualizationLayer(
             self._listen,
             self._uplink,
@@ -223,28 +221,21 @@ class SystemRole:
         self._driver: Driver | None = None
         self._function: VfioUserFunction | None = None
 
-    def do_open(self, driver: str, socket: str, ring_size: int, queues: int, llq: int) -> dict[str, Any]:
-        """Bring the driver up. Returns its name, MAC in hex and ring size."""
-        if driver == "ena":
-            self._pool = Pool()
-            self._function = VfioUserFunction(Path(socket), wait=5.0)
-            ena = Ena.open(self._function, self._pool, queues=queues, ring_size=ring_size, llq=llq)
-            self._driver = ena
-            ena.wait_link_up()
-        elif driver == "ixgbevf":
+    def do_open(self, driver: str, socket: str, **options: Any) -> dict[str, Any]:
+        """Bring the driver up, with the options that a VF's takes. Returns its name, MAC in hex and ring size."""
+        if driver == NETFRONT:
+            self._pool = Netfront.new_pool()
+            self._driver = Netfront.open(Path(socket), self._pool)
+        else:
             self._pool = Pool()
             self._function = VfioUserFunction(Path(socket), wait=5.0)
             strip = self._packed is None
-            nic = Ixgbevf.open(
-                self._function, self._pool, queues=queues, ring_size=ring_size, vlan_strip=strip
-            )
+            nic = open_driver(self._function, self._pool, vlan_strip=strip, **options)
             self._driver = nic
             nic.wait_link_up()
             if self._packed is not None and self._number == 1:
-                listen_to(nic, addresses_of(self._packed))
-        else:
-            self._pool = Netfront.new_pool()
-            self._driver = Netfront.open(Path(socket), self._pool)
+                wanted = addresses_of(self._packed)
+                nic.hear(wanted.macs, wanted.vlans)
         entries = int(self._driver.tx["size"][0])
         return {"driver": self._driver.info.driver, "mac": self._driver.mac.hex(), "ring_size": entries}
 
@@ -287,15 +278,6 @@ class SystemRole:
             self._driver.close()
         if self._pool is not None:
             self._pool.close()
-
-
-def listen_to(nic: Ixgbevf, wanted: Addresses) -> None:
-    """Have frames to these addresses delivered to a VF that its PF trusts."""
-    for number, mac in enumerate(mac for mac in wanted.macs if mac != nic.mac):
-        nic.mailbox.add_mac(mac, number + 1)
-    for vlan in wanted.vlans:
-        nic.mailbox.add_vlan(vlan)
-    nic.mailbox.set_cast_mode(XCAST_MODE_ALLMULTI)
 
 
 def _station(text: list[str]) -> Station:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from vfwire.bus.vfio_user.client import VfioUserFunction
-from vfwire.drivers.ixgbevf import RING_SIZE, Ixgbevf
+from vfwire.drivers.function_driver import RING_SIZE, FunctionDriver
+from vfwire.drivers.table import open_driver
 from vfwire.drivers.verbs import Pool
-from vfwire.errors import PeerGone, ProtocolError, UsageError
-from vfwire.layouts.ixgbe_mailbox import XCAST_MODE_PROMISC
+from vfwire.errors import PeerGone, UsageError
 from vfwire.paths.layer import VirtualizationLayer
 
 _WATCH_SECONDS = 0.5
@@ -26,13 +26,17 @@ class UplinkedLayer:
         self, function: Path, listen: Path, cap_bps: float | None, ring_size: int = RING_SIZE
     ) -> None:
         self._pool = Pool()
-        self._nic: Ixgbevf | None = None
+        self._nic: FunctionDriver | None = None
         self._failure: PeerGone | None = None
         self._end = threading.Event()
         try:
-            nic = Ixgbevf.open(VfioUserFunction(function), self._pool, ring_size=ring_size, vlan_strip=False)
+            nic = open_driver(VfioUserFunction(function), self._pool, ring_size=ring_size, vlan_strip=False)
             self._nic = nic
-            _hear_everything(nic, function)
+            if not nic.hear_everything():
+                raise UsageError(
+                    f"{function} is not the host's function of its card",
+                    "run vfwire card with --host-function",
+                )
             self.layer = VirtualizationLayer(
                 listen,
                 nic,
@@ -87,14 +91,3 @@ class UplinkedLayer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _hear_everything(nic: Ixgbevf, function: Path) -> None:
-    try:
-        granted = nic.mailbox.set_cast_mode(XCAST_MODE_PROMISC)
-    except ProtocolError:
-        granted = -1
-    if granted != XCAST_MODE_PROMISC:
-        raise UsageError(
-            f"{function} is not the host's function of its card", "run vfwire card with --host-function"
-        )
