@@ -51,6 +51,21 @@ def test_an_ena_is_what_was_asked_for_and_says_who_drives_it() -> None:
         assert vfwire("vf", "set", "card0/0", "--query-rss", "on").returncode == 2
 
 
+def test_a_guest_is_on_one_model_only() -> None:
+    with (
+        card("--vfs", "1", "--model", "ena", "--name", "a") as (_, ena),
+        card("--vfs", "1", "--name", "b") as (
+            _,
+            other,
+        ),
+    ):
+        both = [word for made in (ena, other) for word in ("--vf", made["vfs"][0]["socket"])]
+        done = vfwire("guest", *both, "--kernel", "/proc/version", "--print")
+        assert (done.returncode, done.stdout) == (2, "")
+        (line,) = done.stderr.splitlines()
+        assert "never on both" in line and "ena and 82599" in line and "another guest" in line
+
+
 def test_events_and_failures_by_command() -> None:
     with card("--vfs", "1", "--model", "ena") as (_, described), Pool(1024) as pool:
         function = VfioUserFunction(Path(described["vfs"][0]["socket"]))

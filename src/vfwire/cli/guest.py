@@ -144,16 +144,18 @@ def _machine(
 ) -> "Machine":  # fmt: skip
     from vfwire.guests.image import QUICK_BOOT, Image, cached_image
     from vfwire.guests.machine import Machine
+    from vfwire.guests.models import check_one_model
 
     if small and (kernel or disk):
         raise UsageError("--run needs the small guest", "leave --kernel and --disk out")
+    functions = tuple(_socket(vf) for vf in vfs)
+    check_one_model(functions)
     if kernel is None and disk is None:
         built = Image(image) if image else cached_image(progress=_progress)
         if not built.whole:
             raise UsageError(f"{image} holds no built guest", f"fill it: vfwire guest build --out {image}")
         kernel, initrds = built.kernel, (built.initrd, *initrds)
         rest["append"] = f"{QUICK_BOOT} {rest['append']}".strip()
-    functions = tuple(_socket(vf) for vf in vfs)
     return Machine(kernel=kernel, initrds=initrds, disk=disk, functions=functions, memory_mib=memory, **rest)
 
 

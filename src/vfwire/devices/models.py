@@ -72,6 +72,12 @@ MODELS = {
 }
 
 
+_INSTEAD = {
+    "card": "start one card for each model, and join them with --link",
+    "guest": "give it functions of cards of one model, and the other model to another guest",
+}
+
+
 def model_named(name: str) -> Model:
     """Raises UsageError where there is none of that name."""
     if name not in MODELS:
@@ -79,12 +85,15 @@ def model_named(name: str) -> Model:
     return MODELS[name]
 
 
-def one_model(names: Sequence[str]) -> str:
-    """The one model that somebody asked for, the 82599 where nobody did. Raises UsageError for several."""
+def one_model(names: Sequence[str], whose: str = "card") -> str:
+    """The one model that somebody asked for, the 82599 where nobody did. whose: "card" or "guest".
+
+    Raises UsageError for several.
+    """
     asked = list(dict.fromkeys(names))
     if len(asked) > 1:
         raise UsageError(
-            f"a card is of one model, not of {' and '.join(asked)}: a system is on one of them, never on both",
-            "start one card for each model, and join them with --link",
+            f"a {whose} is of one model, not of {' and '.join(asked)}: a system is on one of them, never on both",
+            _INSTEAD[whose],
         )
     return asked[0] if asked else "82599"
