@@ -59,5 +59,11 @@ def test_an_82599_and_an_ena_reach_each_other_over_a_link(mixed: Hosts) -> None:
         assert "driver: ixgbevf\n" in intel.check("ethtool -i eth0")
         assert "driver: ena\n" in amazon.check("ethtool -i eth0")
         assert reaches(intel, "10.0.0.2", count=50) and reaches(amazon, "fd00::1", count=50)
+        for number, guest in enumerate(mixed.guests, 1):
+            guest.check(
+                "modprobe 8021q; ip link add link eth0 name v5 type vlan id 5\n"
+                f"ip addr add 10.5.0.{number}/24 dev v5; ip link set v5 up"
+            )
+        assert reaches(intel, "10.5.0.2", count=50) and reaches(amazon, "10.5.0.1", count=50)
         serve(amazon)
         assert min(received_bytes(iperf(intel, "10.0.0.2", 3, "--bidir"))) > 100_000

@@ -129,8 +129,10 @@ def _remove_row(state: CardState, card: int, row: int) -> None:
         row = (row + 1) % MAC_ROWS
 
 
-def set_vlan(state: CardState, card: int, vlan: int, pool: int, present: bool) -> None:
-    """Let a pool take part in a VLAN. Row 0 stands for untagged frames: a pool in a port VLAN is not in it."""
+def set_vlan(state: CardState, card: int, vlan: int | slice, pool: int, present: bool) -> None:
+    """Let a pool take part in a VLAN, or in several. Row 0 stands for untagged frames: a pool in a port VLAN is not in
+    it.
+    """
     bit = 1 << pool if pool < 63 else -(1 << 63)
     if present:
         state.vlan_pools[card, vlan] |= bit

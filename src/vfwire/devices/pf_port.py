@@ -230,8 +230,7 @@ class PfPort:
         self.record["port_vlan"] = settings.vlan | settings.qos << VLAN_PRIORITY_SHIFT
 
     def _enter_every_vlan(self, present: bool) -> None:
-        for vlan in range(1, VLAN_ID_MASK):
-            set_vlan(self.engine.state, self.facts.number, vlan, self.pool, present)
+        set_vlan(self.engine.state, self.facts.number, slice(1, VLAN_ID_MASK), self.pool, present)
 
     # --- Groups, sizes -------------------------------------------------------------------------------------
 
