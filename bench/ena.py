@@ -1,11 +1,12 @@
-"""The ENA's own questions: placements beside each other, and what queues and idle neighbours cost.
+"""The ENA's own questions: placements beside each other, what queues and neighbours cost, what an allowance lets by.
 
-    python -m bench.ena [--seconds 1] [--rounds 5] [--part placement|queues|neighbours] [--json]
+    python -m bench.ena [--seconds 1] [--rounds 5] [--part placement|queues|neighbours|idle|allowance] [--json]
 
 placement: transmit rings in host memory and in the device's (low-latency queues of 128 bytes), line rate lifted and at
 100 Gb/s: packets a second and round trips, medians. queues: the same 64 flows over 1 to 8 queue pairs, lifted, 64 B.
-neighbours: one round of the card's loop with nothing to move, for 1 to 32 VFs that have a driver each, and for 1 to 8
-queue pairs on one. Systems share one core, the card has the other.
+neighbours: traffic between two VFs of a card, and up to 30 more whose drivers are idle. idle: one round of the card's
+loop with nothing to move, for 1 to 32 VFs that have a driver each, and for 1 to 8 queue pairs on one. allowance: 2 M
+packets/s for a VF that is allowed 1 M. Systems share one core, the card has the other.
 """
 
 import json
@@ -35,18 +36,24 @@ from vfwire.paths.process import Family
 LINE_RATE = 100_000_000_000
 SIZES = (64, 1518)
 QUEUES = (1, 2, 4, 8)
-NEIGHBOURS = (1, 2, 4, 8, 16, 32)
+NEIGHBOURS = (2, 4, 8, 16, 32)  # VFs on the card, two of which have the traffic
+ALLOWED_PPS = 1_000_000
+COUNTER = "pps_allowance_exceeded"
 NEVER_NS = 1 << 60
 
 
 def _measure(
-    options: PathOptions, sizes: tuple[int, ...], flows: int, seconds: float, rounds: int
+    options: PathOptions, sizes: tuple[int, ...], flows: int, seconds: float, rounds: int, idle_vfs: int = 0
 ) -> list[dict[str, Any]]:
-    """Medians over `rounds` of one opened path, one record a size."""
+    """Medians over `rounds` of one opened path, one record a size. idle_vfs: neighbours with a driver only."""
     records = []
-    with Family() as family:
-        path = EnhancedPath(family, options, "ena")
+    with Family() as family, ExitStack() as stack:
+        path = EnhancedPath(family, options, "ena", idle_vfs=idle_vfs)
         path.open()
+        for socket in path.idle:
+            stack.enter_context(
+                Ena.open(VfioUserFunction(Path(socket)), stack.enter_context(Pool(1024)), ring_size=64)
+            )
         for size in sizes:
             plan = StreamPlan(frame_bytes=size, seconds=seconds, flows=flows)
             runs = [measure_throughput(path, plan) for _ in range(rounds)]
@@ -57,6 +64,7 @@ def _measure(
                     "line_rate_bps": options.line_rate_bps,
                     "llq_bytes": options.llq,
                     "queues": options.queues,
+                    "idle_vfs": idle_vfs,
                     "ring_size": options.ring_size,
                     "packets_per_second": round(statistics.median(run.delivered_pps for run in runs)),
                     "card_ns_per_packet": round(statistics.median(run.cpu_ns["card"] for run in runs), 1),
@@ -66,6 +74,7 @@ def _measure(
                 }
             )
             progress_line(json.dumps(records[-1]))
+        stack.close()
         path.close()
     return records
 
@@ -110,14 +119,55 @@ def round_ns(vfs: int, pairs: int, seconds: float) -> float:
 
 def neighbours(seconds: float, rounds: int) -> list[dict[str, Any]]:
     found = []
-    for vfs, pairs in [*((count, 1) for count in NEIGHBOURS), *((1, count) for count in QUEUES[1:])]:
+    for count in NEIGHBOURS:
+        options = PathOptions(same_host=True, line_rate_bps=None)
+        found += _measure(options, SIZES[:1], 1, seconds, rounds, idle_vfs=count - 2)
+    return found
+
+
+def idle(seconds: float, rounds: int) -> list[dict[str, Any]]:
+    found = []
+    for vfs, pairs in [*((count, 1) for count in (1, *NEIGHBOURS)), *((1, count) for count in QUEUES[1:])]:
         spent = statistics.median(round_ns(vfs, pairs, seconds / 4) for _ in range(rounds))
         found.append({"vfs": vfs, "queues": pairs, "idle_round_ns": round(spent, 1)})
         progress_line(json.dumps(found[-1]))
     return found
 
 
-PARTS = {"placement": placement, "queues": queues, "neighbours": neighbours}
+def allowance(seconds: float, rounds: int) -> list[dict[str, Any]]:
+    """The receiver may have half of what it is sent: what arrives, and whether its guest's counter has all the rest."""
+    found = []
+    with Family() as family:
+        path = EnhancedPath(family, PathOptions(line_rate_bps=None), "ena")
+        path.open()
+        family.call(path.card, "allow", card=1, allowance=f"0:pps={ALLOWED_PPS}")
+        receiver = path.systems[1].child
+        for _ in range(rounds):
+            before = family.call(receiver, "stats")[COUNTER]
+            run = measure_throughput(path, StreamPlan(seconds=seconds, rate_pps=2 * ALLOWED_PPS))
+            counted = family.call(receiver, "stats")[COUNTER] - before
+            found.append(
+                {
+                    "allowed_pps": ALLOWED_PPS,
+                    "offered_pps": round(run.sent_pps),
+                    "delivered_pps": round(run.delivered_pps),
+                    "counted": counted,
+                    "lost": run.lost,
+                    "lost_to": dict(run.lost_to),
+                }
+            )
+            progress_line(json.dumps(found[-1]))
+        path.close()
+    return found
+
+
+PARTS = {
+    "placement": placement,
+    "queues": queues,
+    "neighbours": neighbours,
+    "idle": idle,
+    "allowance": allowance,
+}
 
 
 @click.command()
@@ -126,7 +176,7 @@ PARTS = {"placement": placement, "queues": queues, "neighbours": neighbours}
 @click.option("--part", "parts", type=click.Choice(tuple(PARTS)), multiple=True, help="[default: all]")
 @click.option("--json", "as_json", is_flag=True)
 def main(seconds: float, rounds: int, parts: tuple[str, ...], as_json: bool) -> None:
-    """The ENA's placements, queues and idle neighbours."""
+    """The ENA's placements, queues, neighbours and allowances."""
     with one_line_errors():
         prepare(progress_line)
         found = {part: PARTS[part](seconds, rounds) for part in parts or tuple(PARTS)}

@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from bench.driver_alone import DRIVERS, measure
-from bench.ena import round_ns
+from bench.ena import ALLOWED_PPS, allowance, round_ns
 from bench.zero_loss import line_rate_pps
+from vfwire.paths.prepare import prepare
 
 
 def test_line_rate_is_ethernets() -> None:
@@ -26,6 +27,13 @@ def test_driver_alone_is_timed(driver: str) -> None:
 
 def test_an_idle_round_is_timed() -> None:
     assert 0 < round_ns(vfs=2, pairs=2, seconds=0.1) < 1e9
+
+
+def test_an_allowance_is_beside_its_counter() -> None:
+    prepare()
+    (run,) = allowance(seconds=0.3, rounds=1)
+    assert 0 < run["delivered_pps"] < 1.05 * ALLOWED_PPS
+    assert run["counted"] == run["lost_to"].get("over the instance's allowance", 0)
 
 
 def test_idle_card_is_looked_at() -> None:

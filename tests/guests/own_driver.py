@@ -1,7 +1,6 @@
-"""Runs in the guest, as its root: our ixgbevf on the guest's VF, through the kernel's VFIO. Prints a JSON object.
+"""Runs in the guest, as its root: our drivers on its functions, through the kernel's VFIO. Prints a JSON object.
 
-usage: own_driver.py FRAMES EVENTS. The host sends each frame back to its sender, so all of them come in again: so
-many by polling, then so many by interrupts.
+usage: own_driver.py FRAMES. The host sends each frame back to its sender, so all of them come in again.
 """
 
 import json
@@ -14,23 +13,25 @@ from typing import Any
 
 from vfwire.bus.vfio.binding import PciDevice
 from vfwire.bus.vfio.function import VfioFunction
-from vfwire.drivers.ixgbevf import Ixgbevf
+from vfwire.drivers.function_driver import FunctionDriver
+from vfwire.drivers.table import DRIVERS, open_driver
 from vfwire.drivers.verbs import Pool, burst
 from vfwire.errors import VfwireError
 
-VF = "0x10ed"
 ETHERTYPE = b"\x88\xb5"
 HEADER = 14
 PAYLOAD = 46
 AT_A_TIME = 200
 SECONDS = 20.0
+QUIET_MS = 100
 
 
-def the_function() -> PciDevice:
+def the_function(driver: type[FunctionDriver]) -> PciDevice:
+    """The one that this driver is for."""
     (found,) = (
         entry.name
         for entry in Path("/sys/bus/pci/devices").iterdir()
-        if (entry / "device").read_text().strip() == VF
+        if tuple(int((entry / name).read_text(), 16) for name in ("vendor", "device")) in driver.pci_ids
     )
     return PciDevice(found)
 
@@ -55,7 +56,7 @@ def refusal_of_a_user(address: str) -> str:
     return os.read(reading, 4096).decode()
 
 
-def send_all(nic: Ixgbevf, numbers: list[int]) -> None:
+def send_all(nic: FunctionDriver, numbers: list[int]) -> None:
     """A broadcast frame for each number, which is its payload."""
     frames = burst(32)
     while numbers:
@@ -69,25 +70,20 @@ def send_all(nic: Ixgbevf, numbers: list[int]) -> None:
     nic.wait_sent(SECONDS)
 
 
-def receive(nic: Ixgbevf, seen: set[int]) -> None:
-    """Look once: numbers that came back to our MAC go into `seen`."""
+def receive_all(nic: FunctionDriver, seen: set[int], count: int) -> None:
+    """Until `seen` has `count` numbers that came back to our MAC, or the time is over."""
     frames = burst(32)
-    got = nic.receive(frames)
-    for view in nic.pool.views(frames[:got]):
-        data = view.tobytes()
-        if data[:6] == nic.mac and data[12:HEADER] == ETHERTYPE:
-            seen.add(int.from_bytes(data[HEADER : HEADER + PAYLOAD], "big"))
-    nic.pool.give(frames[:got])
-
-
-def receive_all(nic: Ixgbevf, seen: set[int], count: int) -> None:
-    """Until `seen` has `count` numbers, or the time is over."""
     deadline = time.monotonic() + SECONDS
     while len(seen) < count and time.monotonic() < deadline:
-        receive(nic, seen)
+        got = nic.receive(frames)
+        for view in nic.pool.views(frames[:got]):
+            data = view.tobytes()
+            if data[:6] == nic.mac and data[12:HEADER] == ETHERTYPE:
+                seen.add(int.from_bytes(data[HEADER : HEADER + PAYLOAD], "big"))
+        nic.pool.give(frames[:got])
 
 
-def exchange(nic: Ixgbevf, count: int) -> dict[str, int]:
+def exchange(nic: FunctionDriver, count: int) -> dict[str, int]:
     """All numbers from 1 on, as many at a time as the receive ring surely takes."""
     seen = set[int]()
     for first in range(1, count + 1, AT_A_TIME):
@@ -97,38 +93,41 @@ def exchange(nic: Ixgbevf, count: int) -> dict[str, int]:
     return {"received": len(seen), "sum": sum(seen)}
 
 
-def events(nic: Ixgbevf, first: int, count: int) -> dict[str, int]:
-    """One number after the other, looked for only when the descriptor that the interrupt writes says so."""
-    poller = select.poll()
-    poller.register(nic.enable_receive_events(), select.POLLIN)
-    seen = set[int]()
-    signals = 0
-    for number in range(first, first + count):
-        nic.arm()
-        send_all(nic, [number])
-        while number not in seen and poller.poll(SECONDS * 1000):
-            signals += 1
-            nic.arm()  # before the look at the ring: what comes after it is told of again
-            receive(nic, seen)
-    return {"told": len(seen & {*range(first, first + count)}), "signals": signals}
-
-
 def tell(text: str) -> None:
     print(f"{time.monotonic():.1f} {text}", file=sys.stderr, flush=True)
 
 
-def main() -> None:
-    tell("imported")
-    device, count = the_function(), int(sys.argv[1])
-    said: dict[str, Any] = {"group": device.group is not None, "before": device.driver}
+def wakes(nic: FunctionDriver, number: int) -> tuple[bool, bool]:
+    """(an event without a frame, an event with one that came back while we slept)."""
+    poller = select.poll()
+    poller.register(nic.event_fds[0], select.POLLIN)
+    nic.arm()
+    poller.poll(QUIET_MS)  # frames that no event has told of count for the first one
+    nic.arm()
+    before = bool(poller.poll(QUIET_MS))
+    send_all(nic, [number])
+    after = bool(poller.poll(SECONDS * 1000))
+    receive_all(nic, set(), 1)
+    return before, after
+
+
+def drive(driver: type[FunctionDriver], count: int) -> dict[str, Any]:
+    device = the_function(driver)
+    (interface,) = (entry.name for entry in Path(f"/sys/bus/pci/devices/{device.address}/net").iterdir())
+    said: dict[str, Any] = {
+        "group": device.group is not None,
+        "before": device.driver,
+        "interface": interface,
+    }
+    os.system(f"ip link set {interface} up")
     said["unbound"] = refusal(VfioFunction, device.address)
     said["up"] = refusal(device.bind)
-    os.system("ip link set eth0 down")
+    os.system(f"ip link set {interface} down")
     said["had"], said["bound"] = device.bind(), device.driver
     said["again"] = device.bind()
     said["user"] = refusal_of_a_user(device.address)
     tell("bound")
-    with Pool(2048) as pool, Ixgbevf.open(VfioFunction(device.address), pool, ring_size=512) as nic:
+    with Pool(2048) as pool, open_driver(VfioFunction(device.address), pool, ring_size=512) as nic:
         said["mac"], said["link"] = nic.mac.hex(":"), nic.wait_link_up(SECONDS)
         said["own_addresses"] = int(nic.tx[0].delta) == 0
         said["pages"] = pool.memory.size // 4096
@@ -137,12 +136,16 @@ def main() -> None:
         said |= exchange(nic, count)
         said["stats"] = nic.stats()
         tell("exchanged")
-        said["events"] = events(nic, count + 1, int(sys.argv[2]))
-        tell("told")
+        said["woken"] = [wakes(nic, number) for number in range(3)]
         said["info"] = [nic.info.driver, nic.info.bus_info == device.address]
     tell("closed")
     said["back"] = device.give_back()
-    print(json.dumps(said))
+    return said
+
+
+def main() -> None:
+    tell("imported")
+    print(json.dumps({driver.name: drive(driver, int(sys.argv[1])) for driver in DRIVERS}))
 
 
 if __name__ == "__main__":

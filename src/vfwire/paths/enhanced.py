@@ -19,16 +19,21 @@ class EnhancedPath(Path):
     name = "enhanced"
     layer_count = 0
 
-    def __init__(self, family: Family, options: PathOptions, driver: str = "ixgbevf") -> None:
-        """driver: one of DRIVERS."""
+    def __init__(
+        self, family: Family, options: PathOptions, driver: str = "ixgbevf", *, idle_vfs: int = 0
+    ) -> None:
+        """driver: one of DRIVERS. idle_vfs: more VFs on each card, whose sockets are `idle` once the path is open."""
         self._driver = driver
+        self._idle = idle_vfs
+        self.idle: list[str] = []
         self.title = driver
         super().__init__(family, options)
 
     def _fork_card(self) -> Child:
         directory, core = self.family.directory.path, self.cores[CARD]
         shared = shares_core(self.cores, CARD)
-        cards, vfs = (1, 2) if self.options.same_host else (2, 1)
+        cards = 1 if self.options.same_host else 2
+        vfs = 2 // cards + self._idle
         model = MODELS[self._driver]
         return self.family.fork(
             f"{self.title} card",
@@ -39,7 +44,9 @@ class EnhancedPath(Path):
         sockets = self.family.call(
             self.card, "open", line_rate_bps=self.options.line_rate_bps, name=self.title
         )
-        ends = [card[function] for card in sockets for function in sorted(card)]
+        in_order = [[card[function] for function in sorted(card, key=int)] for card in sockets]
+        used = 2 // len(sockets)
+        self.idle = [socket for card in in_order for socket in card[used:]]
         if self.options.replay is not None:
             for card, functions in enumerate(sockets):
                 for function in functions:
@@ -47,4 +54,5 @@ class EnhancedPath(Path):
                         self.card, "change", card=card, function=int(function), changes=PF_SETTINGS
                     )
         asked = {name: getattr(self.options, name) for name in _ASKED[self._driver]}
-        self._open_systems(self._driver, (ends[0], ends[1]), **asked)
+        first, second = (socket for card in in_order for socket in card[:used])
+        self._open_systems(self._driver, (first, second), **asked)

@@ -11,6 +11,7 @@ from typing import Any
 
 from vfwire.bus.vfio_user.client import VfioUserFunction
 from vfwire.bus.vfio_user.server import Server
+from vfwire.devices.allowances import allow, parse_allowance
 from vfwire.devices.card import Card, functions_of
 from vfwire.devices.dma_maps import allow_descriptors
 from vfwire.devices.engine import QUIET_ROUNDS, Engine
@@ -103,6 +104,10 @@ class CardRole:
 
     def do_change(self, card: int, function: int | str, changes: dict[str, Any]) -> None:
         self._cards[card].change(function, changes)
+
+    def do_allow(self, card: int, allowance: str) -> None:
+        """allowance: as text, as `vfwire card --allowance` takes it."""
+        allow(self._cards[card], parse_allowance(allowance))
 
     def do_count(self) -> dict[str, Any]:
         """What the functions in use have counted: a broadcast's copy for a VF without a driver is nobody's loss."""
@@ -261,6 +266,10 @@ class SystemRole:
     def do_ping(self, near: list[str], far: list[str], **options: Any) -> int:
         options.setdefault("spin", self._spin)
         return applications.ping(self._opened(), self._board, _station(near), _station(far), **options)
+
+    def do_stats(self) -> dict[str, int]:
+        """What `ethtool -S` would show."""
+        return self._opened().stats()
 
     def do_count(self) -> dict[str, Any]:
         driver = self._opened()
