@@ -48,6 +48,7 @@ from vfwire.pci.function import Function
 
 LLQ_ENTRIES = (0, 128, 256)
 _SPEC_VERSION = 2 << 8
+_EXTENDED_REASONS = 16  # from here on
 _UNMASK = io.INTR_REG_INTR_UNMASK_MASK | io.INTR_REG_NO_MODERATION_UPDATE_MASK
 
 
@@ -232,10 +233,15 @@ class Ena(FunctionDriver):
         """
         reason = self.events.reset_reason
         self._take_back()
-        self._initialize(reg.RESET_USER_TRIGGER if reason is None else reason)
+        self._initialize(reg.RESET_USER_TRIGGER if reason is None else self._sayable(reason))
         self.resets += 1
         if self._fds:
             self._function.write32(0, reg.INTR_MASK, 0)
+
+    def _sayable(self, reason: int) -> int:
+        """A device without extended reasons takes four bits: the generic one stands for the others (ena_com.c)."""
+        extended = self._capabilities >> admin.EXTENDED_RESET_REASONS & 1
+        return reason if extended or reason < _EXTENDED_REASONS else reg.RESET_GENERIC
 
     def listen(self, groups: list[bytes]) -> None:
         """Nothing to ask for: an ENA receives every group."""
