@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from vfwire.bus.vfio_user.client import VfioUserFunction
 from vfwire.bus.vfio_user.server import Server
@@ -14,53 +15,30 @@ from vfwire.devices.card import Card, functions_of
 from vfwire.devices.ena_options import EnaOptions
 from vfwire.devices.engine import Engine
 from vfwire.drivers.ena import Ena
+from vfwire.drivers.function_driver import FunctionDriver
 from vfwire.drivers.ixgbevf import Ixgbevf
+from vfwire.drivers.table import open_driver
 from vfwire.drivers.verbs import Pool
 from vfwire.paths.applications import warm_up_applications
 from vfwire.paths.board import Board
 
 
 @contextmanager
-def enas(
+def on_a_card(
     count: int,
     *,
-    queues: int = 1,
-    ring_size: int = 256,
-    llq: int = 0,
+    model: str = "82599",
     options: EnaOptions | None = None,
     mtu: int = 1500,
-) -> Iterator[tuple[Card, list[Ena]]]:
-    """A card of ENAs without line rate, and a driver with a pool of its own on each."""
-    Engine.warm_up()
-    Ena.warm_up()
-    directory = Path(tempfile.mkdtemp(prefix="vfw"))
-    with ExitStack() as stack:
-        stack.callback(shutil.rmtree, directory)
-        engine = Engine([functions_of(count)])
-        stack.callback(engine.close)
-        card = Card(
-            engine, 0, "card", count, line_rate_bps=None, model="ena", ena=options, mtu=max(mtu, 1500)
-        )
-        stack.callback(card.close)
-        engine.start()
-        found = []
-        for vf, function in enumerate(card.functions):
-            server = Server(function, directory / str(vf))
-            server.start()
-            stack.callback(server.stop)
-            pool = stack.enter_context(Pool(4096))
-            handle = VfioUserFunction(directory / str(vf))
-            nic = Ena.open(handle, pool, queues=queues, ring_size=ring_size, llq=llq, mtu=mtu)
-            found.append(stack.enter_context(nic))
-            nic.wait_link_up()
-        yield card, found
+    pools: tuple[int, ...] | None = None,
+    pool_size: int = 2048,
+    trust: bool = False,
+    **asked: Any,
+) -> Iterator[tuple[Card, list[FunctionDriver]]]:
+    """A card without line rate, and a driver on each of its `count` VFs, opened as `asked`.
 
-
-@contextmanager
-def drivers(
-    count: int, *, pools: tuple[int, ...] | None = None, trust: bool = False, queues: int = 1
-) -> Iterator[list[Ixgbevf]]:
-    """`count` drivers on the VFs of one card without line rate. pools[i]: the pool of driver i (default: its own)."""
+    pools[i]: the pool of driver i (default: its own).
+    """
     Engine.warm_up()
     warm_up_applications()
     directory = Path(tempfile.mkdtemp(prefix="vfw"))
@@ -68,25 +46,40 @@ def drivers(
         stack.callback(shutil.rmtree, directory)
         engine = Engine([functions_of(count)])
         stack.callback(engine.close)
-        card = Card(engine, 0, "card", count, line_rate_bps=None, rss_key=bytes(range(40)))
+        key = bytes(range(40))
+        card = Card(
+            engine, 0, "card", count, line_rate_bps=None, model=model, ena=options, mtu=mtu, rss_key=key
+        )
         stack.callback(card.close)
-        if trust:
-            for vf in range(count):
-                card.change(vf, {"trust": True, "spoofchk": False})
+        for vf in range(count) if trust else ():
+            card.change(vf, {"trust": True, "spoofchk": False})
         engine.start()
         numbers = pools or tuple(range(count))
-        made = [stack.enter_context(Pool(2048)) for _ in range(max(numbers) + 1)]
-        found = []
+        made = [stack.enter_context(Pool(pool_size)) for _ in range(max(numbers) + 1)]
+        found: list[FunctionDriver] = []
         for vf, function in enumerate(card.functions):
             server = Server(function, directory / str(vf))
             server.start()
             stack.callback(server.stop)
-            nic = Ixgbevf.open(
-                VfioUserFunction(directory / str(vf)), made[numbers[vf]], ring_size=256, queues=queues
-            )
+            handle = VfioUserFunction(directory / str(vf))
+            nic = open_driver(handle, made[numbers[vf]], mtu=mtu, **{"ring_size": 256, **asked})
             found.append(stack.enter_context(nic))
             nic.wait_link_up()
-        yield found
+        yield card, found
+
+
+@contextmanager
+def enas(count: int, **options: Any) -> Iterator[tuple[Card, list[Ena]]]:
+    """`on_a_card` of ENAs."""
+    with on_a_card(count, model="ena", pool_size=4096, **options) as (card, nics):
+        yield card, [nic for nic in nics if isinstance(nic, Ena)]
+
+
+@contextmanager
+def drivers(count: int, **options: Any) -> Iterator[list[Ixgbevf]]:
+    """`on_a_card` of 82599s: the drivers alone."""
+    with on_a_card(count, **options) as (_, nics):
+        yield [nic for nic in nics if isinstance(nic, Ixgbevf)]
 
 
 class Running:

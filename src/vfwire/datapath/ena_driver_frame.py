@@ -45,7 +45,9 @@ from vfwire.memory.compiled import inlined
 from vfwire.memory.unaligned import read32, read64, write16_be, write32, write64
 from vfwire.memory.words import copy, load8, load64, store8, store64
 
-MOST_ENTRIES = 16  # of one frame: what every ENA takes (max_packet_tx_descs is 17, one for meta)
+MOST_ENTRIES = (
+    16  # of one frame: with its meta descriptor 17, and every ENA takes as many (max_packet_tx_descs)
+)
 OFFLOADS = TX_IP_CHECKSUM | TX_TCP_CHECKSUM | TX_UDP_CHECKSUM | TX_SEGMENT
 LLQ_SLOT_SHIFT = 3
 LLQ_SLOTS = (
