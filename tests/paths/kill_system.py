@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from vfwire.bus.vfio_user.client import VfioUserFunction
-from vfwire.drivers.ixgbevf import Ixgbevf
+from vfwire.drivers.function_driver import FunctionDriver
+from vfwire.drivers.table import open_driver
 from vfwire.drivers.verbs import Pool, burst
 from vfwire.errors import VfwireError
 
 
-def exchange(function: VfioUserFunction, nic: Ixgbevf, peer: bytes) -> None:
+def exchange(function: VfioUserFunction, nic: FunctionDriver, peer: bytes) -> None:
     frames, words, stack = burst(32), nic.pool.words[0], nic.pool.stack
     data = np.frombuffer(peer + nic.mac + b"\x88\xb5" + bytes(46), np.uint8)
     received = 0
@@ -41,7 +42,7 @@ def main(socket: str) -> int:
     try:
         with Pool(1024) as pool:
             function = VfioUserFunction(Path(socket), timeout=20.0, wait=20.0)
-            with Ixgbevf.open(function, pool, ring_size=256) as nic:
+            with open_driver(function, pool, ring_size=256) as nic:
                 nic.wait_link_up(20.0)
                 print(nic.mac.hex(), flush=True)
                 exchange(function, nic, bytes.fromhex(sys.stdin.readline()))

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from vfwire.devices.engine import Engine
+from vfwire.devices.models import MODELS
 from vfwire.errors import PeerGone
 from vfwire.paths.prepare import prepare
 from vfwire.paths.process import wait_exit
@@ -180,8 +181,8 @@ class SystemProcess:
 
 
 @contextmanager
-def running_card(directory: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
-    command = [*VFWIRE, "card", "--json", "--vfs", "3", "--line-rate", "off"]
+def running_card(directory: Path, model: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    command = [*VFWIRE, "card", "--json", "--vfs", "3", "--line-rate", "off", "--model", model]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -202,9 +203,10 @@ def systems(*sockets: str) -> Iterator[list[SystemProcess]]:
         yield made
 
 
-def test_a_system_is_killed_and_the_others_do_not_notice(private: Path, soaking: bool) -> None:
+@pytest.mark.parametrize("model", MODELS)
+def test_a_system_is_killed_and_the_others_do_not_notice(model: str, private: Path, soaking: bool) -> None:
     chance = random.Random(9)
-    with running_card(private) as (_, sockets), systems(*sockets[:2]) as (one, two):
+    with running_card(private, model) as (_, sockets), systems(*sockets[:2]) as (one, two):
         one.talk_to(two)
         two.talk_to(one)
         for _ in range(30 if soaking else 2):
@@ -217,9 +219,10 @@ def test_a_system_is_killed_and_the_others_do_not_notice(private: Path, soaking:
         one.wait_received()
 
 
-def test_a_card_is_killed_and_its_systems_say_so(private: Path, soaking: bool) -> None:
+@pytest.mark.parametrize("model", MODELS)
+def test_a_card_is_killed_and_its_systems_say_so(model: str, private: Path, soaking: bool) -> None:
     for _ in range(20 if soaking else 1):
-        with running_card(private) as (card, sockets), systems(*sockets[:2]) as (one, two):
+        with running_card(private, model) as (card, sockets), systems(*sockets[:2]) as (one, two):
             one.talk_to(two)
             two.talk_to(one)
             one.wait_received()
@@ -228,7 +231,7 @@ def test_a_card_is_killed_and_its_systems_say_so(private: Path, soaking: bool) -
                 code, complaint = system.end()
                 assert code == PeerGone.exit_code, complaint
                 assert complaint.startswith("vfwire: ") and len(complaint.splitlines()) == 1
-    with running_card(private) as (_, sockets), systems(*sockets[:2]) as (one, two):
+    with running_card(private, model) as (_, sockets), systems(*sockets[:2]) as (one, two):
         one.talk_to(two)
         two.talk_to(one)
         two.wait_received()
