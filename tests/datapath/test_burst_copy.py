@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loop_kit import RX_BUFFERS, LoopBench, frame
 
-from vfwire.datapath.ixgbevf_burst import STREAM_FROM, STREAM_LENGTH
+from vfwire.datapath.plain_frame import STREAM_FROM, STREAM_LENGTH
 from vfwire.datapath.state import STAGED
 
 RING = 64

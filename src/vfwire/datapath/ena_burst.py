@@ -10,6 +10,7 @@ from vfwire.datapath.ena_interrupts import note_completion
 from vfwire.datapath.ena_queues import submitted
 from vfwire.datapath.ena_words import (
     ADDRESS_MASK,
+    DESCRIPTOR_BYTES,
     LENGTH_MASK,
     RX_ID_SHIFT,
     RX_WHOLE,
@@ -36,22 +37,33 @@ from vfwire.datapath.ena_words import (
     phase_of,
     request_id,
 )
-from vfwire.datapath.ixgbevf_burst import IPV4_IN_KEY1, KEY1_MASK, copy_frame, count_burst, ipv4_status
 from vfwire.datapath.ixgbevf_queues import buffer_address
+from vfwire.datapath.plain_frame import (
+    IPV4_IN_KEY1,
+    KEY1_MASK,
+    SHORTEST,
+    STREAM_FROM,
+    copy_frame,
+    count_burst,
+    ipv4_status,
+    put_frame,
+    put_header,
+)
 from vfwire.datapath.rate import wire_cost
 from vfwire.datapath.rss import RSS_IPV4, RSS_IPV4_UDP, toeplitz
-from vfwire.datapath.state import QUEUES, RETA_ENTRIES
+from vfwire.datapath.state import QUEUES, RETA_ENTRIES, STAGED
 from vfwire.layouts.ena_io import L3_PROTO_IPV4, L4_PROTO_UDP
 from vfwire.layouts.ethernet import ETHERNET_BYTES, IPV4_SOURCE
 from vfwire.layouts.ixgbe_descriptors import RXD_ERR_IPE, RXD_PKTTYPE_UDP
 from vfwire.memory.compiled import inlined
-from vfwire.memory.unaligned import read64, write16, write32, write64
+from vfwire.memory.streaming import LINE, stream_fence
+from vfwire.memory.unaligned import read64
 from vfwire.memory.words import copy, load64, prefetch, prefetch_write, store64
 
 PLAIN_MASK = TX_META | TX_FIRST | TX_LAST | TX_OFFLOADS
 PLAIN = TX_FIRST | TX_LAST
-AHEAD = 8
-SHORTEST = 17
+AHEAD = 8  # frames: their lines are asked for before they are needed, for they are in another core's cache
+FAR_AHEAD = 32  # descriptors, which say where those frames are
 IPV4_HEADERS = 42  # bytes that must lie together for `ipv4_status`
 DONE = RXC_FIRST | RXC_LAST | RXC_BUFFER
 IPV4 = L3_PROTO_IPV4
@@ -73,59 +85,125 @@ def receive_slot(state, function, address, is_ipv4, is_udp):  # type: ignore[no-
 
 
 @inlined
-def ena_burst(state, function, number, pending, credit, metered):  # type: ignore[no-untyped-def]
-    """Move up to `pending` plain frames to one receive queue, while there is credit (bits x 1e9).
+def _ask_ahead(ring, head, mask, stride, delta):  # type: ignore[no-untyped-def]
+    """Ask for what later turns need: a low-latency entry, or a descriptor and the frame of a nearer one."""
+    if stride > DESCRIPTOR_BYTES:
+        later = ring + ((head + AHEAD) & mask) * stride
+        prefetch(later)
+        prefetch(later + LINE)
+        return
+    prefetch(ring + ((head + FAR_AHEAD) & mask) * DESCRIPTOR_BYTES)
+    prefetch((load64(ring + ((head + AHEAD) & mask) * DESCRIPTOR_BYTES + 8) & ADDRESS_MASK) + delta)
 
-    metered: 0 when no rate applies, else 1. Returns (descriptors taken, credit left).
+
+@inlined
+def _protocols(source, whole, front, second):  # type: ignore[no-untyped-def]
+    """The protocol bits of an IPv4 frame's completion, or -1 where the general path has to look."""
+    if front and front < IPV4_HEADERS:
+        return -1
+    packet_type, status = ipv4_status(source, whole, second)
+    if packet_type < 0:
+        return -1
+    protocols = UDP_OVER_IPV4 if packet_type & RXD_PKTTYPE_UDP else IPV4
+    return protocols | RXC_L3_BAD if status & RXD_ERR_IPE else protocols
+
+
+@inlined
+def _offer(state, to, inbox, place, whole):  # type: ignore[no-untyped-def]
+    """(address, request ID) of the buffer offered at `place` (free-running); address 0: it cannot take the frame."""
+    ring, mask = inbox.ring, inbox.size - 1
+    later = ring + ((place + AHEAD) & mask) * DESCRIPTOR_BYTES
+    prefetch(ring + ((place + FAR_AHEAD) & mask) * DESCRIPTOR_BYTES)
+    prefetch_write((load64(later + 8) & ADDRESS_MASK) + inbox.map_delta)
+    entry = ring + (place & mask) * DESCRIPTOR_BYTES
+    offer = load64(entry)
+    room = offer & LENGTH_MASK
+    if whole > (room if room else RX_WHOLE):
+        return 0, 0
+    buffer = buffer_address(state, to, inbox, load64(entry + 8) & ADDRESS_MASK, whole, 1)
+    return buffer, (offer >> RX_ID_SHIFT) & 0xFFFF
+
+
+@inlined
+def _show_received(state, inbox, count, streamed):  # type: ignore[no-untyped-def]
+    """Hand the staged frames to the receiver: a completion for each, behind all that was copied."""
+    if streamed:
+        stream_fence()
+    ring, size, stride, posted = (
+        inbox.completions,
+        inbox.completion_size,
+        inbox.completion_bytes,
+        inbox.completed,
+    )
+    for at in range(count):
+        place = ring + (posted & (size - 1)) * stride
+        store64(place + 8, state.staged[1, at])
+        store64(place, state.staged[0, at] | phase_of(posted, size) << RXC_PHASE_SHIFT)
+        posted += 1
+    inbox.completed = posted
+
+
+@inlined
+def _show_sent(state, queue, count):  # type: ignore[no-untyped-def]
+    """Hand the staged completions to the sender."""
+    ring, size, stride, done = (
+        queue.completions,
+        queue.completion_size,
+        queue.completion_bytes,
+        queue.completed,
+    )
+    for at in range(count):
+        store64(
+            ring + (done & (size - 1)) * stride, state.staged[2, at] | phase_of(done, size) << TXC_PHASE_SHIFT
+        )
+        done += 1
+    queue.completed = done
+
+
+@inlined
+def ena_burst(state, function, number, pending, credit, metered):  # type: ignore[no-untyped-def]
+    """Move up to STAGED of `pending` plain frames to one receive queue, while there is credit (bits x 1e9).
+
+    metered: 0 when no rate applies, else 1. Returns (descriptors taken, credit left). Completions are written behind
+    the burst: the drivers that wait for them would take their lines away at each.
     """
     queue = state.tx[function * QUEUES + number]
     to = queue.to
     target = state.functions[to]
     key0, key1 = queue.key0, queue.key1
-    ring, head, mask, stride = queue.ring, queue.head, queue.size - 1, queue.llq_bytes
-    pushed = stride != 0
-    header_at = queue.llq_first * 16
-    if not pushed:
-        stride = 16
-    room_for_header = stride - header_at
-    start, end, delta = queue.map_start, queue.map_end, queue.map_delta
-    sent_ring, sent_mask, sent_stride = queue.completions, queue.completion_size - 1, queue.completion_bytes
-    sent = queue.completed
-    spread = target.rss
-    slot, value = 0, 0
-    inbox = state.rx[to * QUEUES]
-    in_head, in_end, posted = 0, 0, 0
-    longest = target.max_frame
     is_ipv4 = (key1 >> 32) & 0xFFFF == IPV4_IN_KEY1
-    chosen = False
-    taken, moved, dropped, total, lost, told = 0, 0, 0, 0, 0, 0
+    ring, head, size, stride = queue.ring, queue.head, queue.size, queue.llq_bytes
+    header_at = queue.llq_first * DESCRIPTOR_BYTES
+    pushed = stride != 0
+    if not pushed:
+        stride = DESCRIPTOR_BYTES
+    start, end, delta = queue.map_start, queue.map_end, queue.map_delta
+    longest = target.max_frame
+    slot, value = -1, 0
+    inbox = state.rx[to * QUEUES]
+    in_head, in_end = 0, 0
+    streaming = pending >= STREAM_FROM
+    most = min(pending, STAGED)
+    taken, moved, told, dropped, total, lost, streamed = 0, 0, 0, 0, 0, 0, 0
     if not target.dma:
         return 0, credit
-    while taken < pending and credit > 0:
-        entry = ring + (head & mask) * stride
-        word0 = load64(entry)
-        word1 = load64(entry + 8)
-        phase = phase_of(head, mask + 1)
-        if word0 & PLAIN_MASK != PLAIN or (word0 & TX_PHASE) >> TX_PHASE_SHIFT != phase:
+    while taken < most and credit > 0:
+        entry = ring + (head & (size - 1)) * stride
+        word0, word1 = load64(entry), load64(entry + 8)
+        if word0 & PLAIN_MASK != PLAIN or (word0 & TX_PHASE) >> TX_PHASE_SHIFT != phase_of(head, size):
             break
-        length = word0 & LENGTH_MASK
-        address = word1 & ADDRESS_MASK
-        front = 0
-        if pushed:
-            front = (word1 >> TX_HEADER_SHIFT) & 0xFF
-            if front < SHORTEST or front > room_for_header:
-                break
-            prefetch(entry + AHEAD * stride)
-            prefetch(entry + AHEAD * stride + 64)
-        else:
-            prefetch((load64(ring + ((head + AHEAD) & mask) * 16 + 8) & ADDRESS_MASK) + delta)
+        _ask_ahead(ring, head, size - 1, stride, delta)
+        length, address, front = word0 & LENGTH_MASK, word1 & ADDRESS_MASK, 0
         if length and (address < start or address > end - length):
             break
         address += delta
-        whole = front + length
         source = address
-        if front:
+        if pushed:
+            front = (word1 >> TX_HEADER_SHIFT) & 0xFF
             source = entry + header_at
+            if front < SHORTEST or front > stride - header_at:
+                break
+        whole = front + length
         if whole < SHORTEST or whole > longest:
             break
         first, second = read64(source), read64(source + 8)
@@ -133,50 +211,28 @@ def ena_burst(state, function, number, pending, credit, metered):  # type: ignor
             break
         protocols = 0
         if is_ipv4:
-            if front and front < IPV4_HEADERS:
+            protocols = _protocols(source, whole, front, second)
+            if protocols < 0:
                 break
-            packet_type, status = ipv4_status(source, whole, second)
-            if packet_type < 0:
-                break
-            protocols = UDP_OVER_IPV4 if packet_type & RXD_PKTTYPE_UDP else IPV4
-            if status & RXD_ERR_IPE:
-                protocols |= RXC_L3_BAD
-        if spread:
-            wanted, value = receive_slot(
-                state, to, source, is_ipv4, protocols & UDP_OVER_IPV4 == UDP_OVER_IPV4
-            )
-            if chosen and wanted != slot:
+        wanted = 0
+        if target.rss:
+            is_udp = protocols & UDP_OVER_IPV4 == UDP_OVER_IPV4
+            wanted, value = receive_slot(state, to, source, is_ipv4, is_udp)
+        if wanted != slot:
+            if slot >= 0:
                 break
             slot = wanted
-        if not chosen:
-            chosen = True
             inbox = state.rx[to * QUEUES + slot]
-            if not inbox.on:
-                break
-            in_head, posted = inbox.head, inbox.completed
-            in_end = in_head
-        if in_head == in_end:
-            inbox.head = in_head
-            room = submitted(state, to, inbox)
+            room = submitted(state, to, inbox) if inbox.on else -1
             if room < 0:
+                slot = -1
                 break
-            in_end = in_head + room
+            in_head, in_end = inbox.head, inbox.head + room
         if in_head == in_end:
             dropped += 1
             lost += whole
         else:
-            in_ring, in_mask = inbox.ring, inbox.size - 1
-            in_entry = in_ring + (in_head & in_mask) * 16
-            prefetch_write(
-                (load64(in_ring + ((in_head + AHEAD) & in_mask) * 16 + 8) & ADDRESS_MASK) + inbox.map_delta
-            )
-            offer = load64(in_entry)
-            room = offer & LENGTH_MASK
-            if room == 0:
-                room = RX_WHOLE
-            if whole > room:
-                break
-            buffer = buffer_address(state, to, inbox, load64(in_entry + 8) & ADDRESS_MASK, whole, 1)
+            buffer, request = _offer(state, to, inbox, in_head, whole)
             if buffer == 0:
                 break
             if front:
@@ -184,19 +240,10 @@ def ena_burst(state, function, number, pending, credit, metered):  # type: ignor
                 if length:
                     copy(buffer + front, address, length)
             else:
-                copy_frame(buffer, source, whole)
-            write64(buffer, first)
-            write32(buffer + 8, second)
-            write16(buffer + 12, second >> 32)
-            place = inbox.completions + (posted & (inbox.completion_size - 1)) * inbox.completion_bytes
-            lap = phase_of(posted, inbox.completion_size)
-            store64(place + 8, (value & 0xFFFFFFFF) | slot << RXC_QUEUE_SHIFT)
-            ident = (offer >> RX_ID_SHIFT) & 0xFFFF
-            store64(
-                place,
-                DONE | protocols | lap << RXC_PHASE_SHIFT | whole << RXC_LENGTH_SHIFT | ident << RXC_ID_SHIFT,
-            )
-            posted += 1
+                streamed |= put_frame(buffer, source, whole, streaming)
+            put_header(buffer, first, second)
+            state.staged[0, moved] = DONE | protocols | whole << RXC_LENGTH_SHIFT | request << RXC_ID_SHIFT
+            state.staged[1, moved] = (value & 0xFFFFFFFF) | slot << RXC_QUEUE_SHIFT
             in_head += 1
             moved += 1
             total += whole
@@ -205,25 +252,18 @@ def ena_burst(state, function, number, pending, credit, metered):  # type: ignor
         head += 1
         taken += 1
         if word0 & TX_COMPLETE:
-            lap = phase_of(sent, sent_mask + 1)
-            store64(
-                sent_ring + (sent & sent_mask) * sent_stride,
-                request_id(word0)
-                | lap << TXC_PHASE_SHIFT
-                | number << TXC_QUEUE_SHIFT
-                | (head & 0xFFFF) << TXC_HEAD_SHIFT,
+            state.staged[2, told] = (
+                request_id(word0) | number << TXC_QUEUE_SHIFT | (head & 0xFFFF) << TXC_HEAD_SHIFT
             )
-            sent += 1
-            told = 1
+            told += 1
     queue.head = head
-    queue.completed = sent
     if told:
+        _show_sent(state, queue, told)
         note_completion(state, function, queue.vector)
-    if chosen and inbox.on:
+    if moved and inbox.on:
         inbox.head = in_head
-        inbox.completed = posted
-        if moved:
-            note_completion(state, to, inbox.vector)
+        _show_received(state, inbox, moved, streamed)
+        note_completion(state, to, inbox.vector)
     if taken:
         count_burst(state, function, queue, to, inbox, taken, moved, dropped, total, lost)
     return taken, credit

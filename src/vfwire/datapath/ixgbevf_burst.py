@@ -6,19 +6,23 @@ written over the copy, so that the header that was checked is the header that ar
 meanwhile. Anything else falls out to the general path (ixgbevf_frame.py), which sets the key for the next burst.
 """
 
-from vfwire.datapath.checksum import fold
 from vfwire.datapath.interrupts import note_cause
 from vfwire.datapath.ixgbevf_queues import buffer_address, rx_publish, rx_room
+from vfwire.datapath.plain_frame import (
+    IPV4_IN_KEY1,
+    KEY1_MASK,
+    SHORTEST,
+    STREAM_FROM,
+    count_burst,
+    ipv4_status,
+    put_frame,
+    put_header,
+)
 from vfwire.datapath.rate import wire_cost
-from vfwire.datapath.state import QUEUES, STAGED, Drop
-from vfwire.layouts.ethernet import PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP
+from vfwire.datapath.state import QUEUES, STAGED
 from vfwire.layouts.ixgbe_descriptors import (
-    RXD_ERR_IPE,
-    RXD_PKTTYPE_IPV4,
-    RXD_PKTTYPE_UDP,
     RXD_STAT_DD,
     RXD_STAT_EOP,
-    RXD_STAT_IPCS,
     TXD_DCMD_DEXT,
     TXD_DCMD_EOP,
     TXD_DCMD_RS,
@@ -32,9 +36,9 @@ from vfwire.layouts.ixgbe_descriptors import (
     TXD_Q1_TXSM,
 )
 from vfwire.memory.compiled import inlined
-from vfwire.memory.streaming import LINE, stream_fence, stream_line
-from vfwire.memory.unaligned import read16, read32, read64, write16, write32, write64
-from vfwire.memory.words import copy, load64, prefetch, prefetch_write, store64
+from vfwire.memory.streaming import stream_fence
+from vfwire.memory.unaligned import read64
+from vfwire.memory.words import load64, prefetch, prefetch_write, store64
 
 PLAIN_MASK = (
     TXD_DTYP_MASK | TXD_DCMD_DEXT | TXD_DCMD_EOP | TXD_DCMD_TSE | TXD_DCMD_VLE | TXD_Q1_IXSM | TXD_Q1_TXSM
@@ -42,43 +46,7 @@ PLAIN_MASK = (
 PLAIN = TXD_DTYP_DATA | TXD_DCMD_DEXT | TXD_DCMD_EOP
 AHEAD = 8  # frames: their lines are asked for before they are needed, for they are in another core's cache
 FAR_AHEAD = 32  # descriptors, which say where those frames are
-STREAM_FROM = 32  # frames in a ring, from which on long ones are copied past the caches
-STREAM_LENGTH = 512  # bytes of a long frame: who receives a shorter one would wait for memory
-SHORTEST = 17  # the least that an 82599 sends; also what two 64-bit loads need
-KEY1_MASK = (1 << 48) - 1
-IPV4_IN_KEY1 = 0x0008  # EtherType 0x0800 as it stands in bits 47:32 of bytes 8-15
-_IPV4_SHORTEST = 42  # Ethernet, IPv4 without options, UDP header
-_LOW32 = 0xFFFFFFFF
 _DONE = RXD_STAT_DD | RXD_STAT_EOP
-NO_ROOM = int(Drop.NO_RX_DESCRIPTOR)
-
-
-@inlined
-def ipv4_status(address, length, word1):  # type: ignore[no-untyped-def]
-    """(packet type, status and error bits) of an IPv4 frame, or (-1, 0) where the general path has to look.
-
-    word1: bytes 8-15 of the frame. Only frames without options, and without an L4 checksum that would have to be
-    verified over the payload, are told here.
-    """
-    if length < _IPV4_SHORTEST or (word1 >> 48) & 0xFF != 0x45:
-        return -1, 0
-    first, second, third = read64(address + 14), read64(address + 22), read32(address + 30)
-    if (first >> 48) & 0xFFBF:  # a fragment (flags and offset but for DF, in network order)
-        return -1, 0
-    protocol = (second >> 8) & 0xFF
-    packet_type = RXD_PKTTYPE_IPV4
-    if protocol == PROTOCOL_UDP:
-        if read16(address + 40) != 0:
-            return -1, 0
-        packet_type |= RXD_PKTTYPE_UDP
-    elif protocol in (PROTOCOL_TCP, PROTOCOL_SCTP):
-        return -1, 0
-    total = (
-        (first & _LOW32) + ((first >> 32) & _LOW32) + (second & _LOW32) + ((second >> 32) & _LOW32) + third
-    )
-    if fold(total) == 0xFFFF:
-        return packet_type, RXD_STAT_IPCS
-    return packet_type, RXD_STAT_IPCS | RXD_ERR_IPE
 
 
 @inlined
@@ -88,33 +56,12 @@ def _ahead(place, distance, size):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def copy_frame(to, source, length):  # type: ignore[no-untyped-def]
-    """Copy a frame. Small ones by two moves of fixed size that may overlap: a third of what a call of memcpy takes."""
-    if 32 <= length <= 64:
-        copy(to, source, 32)
-        copy(to + length - 32, source + length - 32, 32)
-    else:
-        copy(to, source, length)
-
-
-@inlined
-def copy_long_frame(to, source, length):  # type: ignore[no-untyped-def]
-    """Copy a frame of LINE bytes or more to the start of a line: its head through the caches, whole lines past them."""
-    copy(to, source, LINE)
-    done = LINE
-    while done + LINE <= length:
-        stream_line(to + done, source + done)
-        done += LINE
-    if done < length:
-        copy(to + done, source + done, length - done)
-
-
-@inlined
-def _show(state, inbox, count):  # type: ignore[no-untyped-def]
+def _show(state, inbox, count, streamed):  # type: ignore[no-untyped-def]
     """Hand the staged frames to the receiver: their descriptors, behind all that was copied."""
     if count == 0:
         return
-    stream_fence()
+    if streamed:
+        stream_fence()
     ring, place, size = inbox.ring, inbox.head, inbox.size
     for at in range(count):
         entry = ring + place * 16
@@ -147,7 +94,7 @@ def plain_burst(state, function, number, pending, credit, metered):  # type: ign
     longest = min(inbox.buffer_bytes, target.max_frame)
     is_ipv4 = (key1 >> 32) & 0xFFFF == IPV4_IN_KEY1
     streaming = pending >= STREAM_FROM
-    taken, moved, dropped, total, lost, asked, staged = 0, 0, 0, 0, 0, 0, 0
+    taken, moved, dropped, total, lost, asked, staged, streamed = 0, 0, 0, 0, 0, 0, 0, 0
     while taken < pending and credit > 0:
         entry = ring + head * 16
         if taken + FAR_AHEAD < pending:
@@ -170,7 +117,7 @@ def plain_burst(state, function, number, pending, credit, metered):  # type: ign
             if packet_type < 0:
                 break
         if staged == min(STAGED, room):
-            _show(state, inbox, staged)
+            _show(state, inbox, staged, streamed)
             room -= staged
             staged = 0
             if room == 0:
@@ -189,13 +136,8 @@ def plain_burst(state, function, number, pending, credit, metered):  # type: ign
             buffer = buffer_address(state, to, inbox, load64(in_ring + in_head * 16), longest, 1)
             if buffer == 0:
                 break
-            if length >= STREAM_LENGTH and streaming and buffer & (LINE - 1) == 0:
-                copy_long_frame(buffer, address, length)
-            else:
-                copy_frame(buffer, address, length)
-            write64(buffer, first)
-            write32(buffer + 8, second)
-            write16(buffer + 12, second >> 32)
+            streamed |= put_frame(buffer, address, length, streaming)
+            put_header(buffer, first, second)
             state.staged[0, staged] = packet_type
             state.staged[1, staged] = _DONE | status | (length << 32)
             staged += 1
@@ -211,32 +153,8 @@ def plain_burst(state, function, number, pending, credit, metered):  # type: ign
         taken += 1
     queue.head = head
     if inbox.on:
-        _show(state, inbox, staged)
+        _show(state, inbox, staged, streamed)
         if moved:
             note_cause(state, to, target.rx_vector[0])
     count_burst(state, function, queue, to, inbox, taken, moved, dropped, total, lost)
     return taken, credit, asked
-
-
-@inlined
-def count_burst(state, function, queue, to, inbox, taken, moved, dropped, total, lost):  # type: ignore[no-untyped-def]
-    """total: bytes moved. lost: bytes of the frames that were dropped."""
-    sender, target = state.functions[function], state.functions[to]
-    queue.frames += taken
-    queue.bytes += total + lost
-    sender.tx_frames += taken
-    sender.tx_bytes += total + lost
-    card = state.cards[sender.card]
-    if target.card == sender.card:
-        card.loopback += taken
-    else:
-        card.link_frames += taken
-        card.link_bytes += total + lost
-        state.cards[target.card].link_in_frames += taken
-    target.rx_frames += moved
-    target.rx_bytes += total
-    target.copied += total
-    inbox.frames += moved
-    inbox.bytes += total
-    if dropped:
-        state.drops[to, NO_ROOM] += dropped

@@ -286,7 +286,7 @@ MAP = np.dtype([("start", "i8"), ("end", "i8"), ("delta", "i8"), ("writable", "i
 
 GATHER = 64  # buffers of one frame: an 82599 takes 40 (datasheet 7.2.1.1)
 HEADER_SCRATCH = 4096
-STAGED = 32  # frames of a burst that are shown to their receiver at once
+STAGED = 64  # frames of a burst that are shown to their receiver at once
 
 _WORD = np.dtype(np.int64)
 
@@ -320,7 +320,9 @@ class CardState(Tables):
     gather: NDArray[
         np.int64
     ]  # (2, GATHER): addresses and lengths of its buffers, still in the sender's memory
-    staged: NDArray[np.int64]  # (2, STAGED): receive descriptors of frames that are copied and not yet shown
+    staged: NDArray[
+        np.int64
+    ]  # (3, STAGED): what a burst shows at its end: two words to the receiver, one to the sender
 
     columns: ClassVar[dict[str, tuple[np.dtype[Any], int]]] = {
         "control": (CONTROL, 0),
@@ -373,7 +375,7 @@ def new_state(functions_per_card: list[int]) -> CardState:
         in_hand=_records(IN_HAND, 1),
         targets=np.zeros(functions, np.int64),
         gather=np.zeros((2, GATHER), np.int64),
-        staged=np.zeros((2, STAGED), np.int64),
+        staged=np.zeros((3, STAGED), np.int64),
     )
     state.control[0].address = state.control.ctypes.data
     state.functions.address[:] = state.functions.ctypes.data + np.arange(functions) * FUNCTION.itemsize
