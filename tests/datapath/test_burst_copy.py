@@ -7,7 +7,7 @@ from loop_kit import RX_BUFFERS, LoopBench, frame
 from vfwire.datapath.plain_frame import STREAM_FROM, STREAM_LENGTH
 from vfwire.datapath.state import STAGED
 
-RING = 64
+RING = 2 * STAGED
 UNTOUCHED = 0xEE
 LENGTHS = st.lists(
     st.one_of(st.integers(17, 130), st.integers(STREAM_LENGTH - 2, STREAM_LENGTH + 130), st.just(1514)),
