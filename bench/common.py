@@ -21,8 +21,8 @@ from rich.table import Table
 
 from vfwire.errors import UnsupportedMachine, VfwireError, WaitTimeout
 from vfwire.measure.machine import cache_line_round_trip_ns as cache_line_round_trip_ns
+from vfwire.measure.machine import core_handover_ns, usable_cores
 from vfwire.measure.machine import describe_machine as describe_machine
-from vfwire.measure.machine import usable_cores
 
 Figures = Mapping[str, float]
 
@@ -43,6 +43,7 @@ class Results:
     absent: dict[str, str] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
     cache_line_ns: list[float | None] = field(default_factory=list)
+    handover_ns: list[float | None] = field(default_factory=list)
 
     def figures(self) -> list[str]:
         return list(dict.fromkeys(name for values in self.rounds.values() for name in values))
@@ -67,6 +68,7 @@ def interleave(
     results = Results()
     for number in range(rounds):
         results.cache_line_ns.append(cache_line_round_trip_ns())
+        results.handover_ns.append(core_handover_ns())
         for contender in contenders:
             if contender.name in results.absent:
                 continue
@@ -169,6 +171,7 @@ def report(results: Results, baseline: str) -> dict[str, Any]:
     return {
         "machine": describe_machine(),
         "cache_line_round_trip_ns": results.cache_line_ns,
+        "core_handover_ns": results.handover_ns,
         "baseline": baseline,
         "absent": results.absent,
         "failed": results.failed,
@@ -203,8 +206,13 @@ def show(results: Results, baseline: str, console: Console | None = None) -> Non
             row = (statistics.median(values), min(values), max(values))
             table.add_row(name, *(_short(value) for value in row), times)
         console.print(table)
-    lines = [f"{value:.0f}" for value in results.cache_line_ns if value is not None]
-    console.print(f"cache line to the other core and back, by round: {', '.join(lines) or 'unknown'} ns")
+    by_round = {
+        "cache line to the other core and back": results.cache_line_ns,
+        "a core to another thread and back": results.handover_ns,
+    }
+    for what, taken in by_round.items():
+        line = ", ".join(f"{value:,.0f}" for value in taken if value is not None)
+        console.print(f"{what}, by round: {line or 'unknown'} ns")
     for name, cause in results.absent.items():
         console.print(f"{name} was left out: {cause}")
     for line in results.failed:

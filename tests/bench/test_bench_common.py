@@ -31,7 +31,7 @@ def test_everyone_runs_once_a_round_in_turn() -> None:
     results = common.interleave(contenders, 2)
     assert log == ["a", "b", "a", "b"]
     assert results.rounds == {"a": {"pps": [1.0, 2.0]}, "b": {"pps": [3.0, 4.0]}}
-    assert len(results.cache_line_ns) == 2
+    assert len(results.cache_line_ns) == len(results.handover_ns) == 2
 
 
 def test_ratio_is_taken_within_rounds() -> None:

@@ -28,7 +28,7 @@ def machine(name: str = "a", *, append: str = "", image: Image | None = None, **
     chosen = image or guest_image()
     rest.setdefault("memory_mib", 256)
     words = f"{QUICK_BOOT} {append}".strip()
-    return Machine(name, kernel=chosen.kernel, initrds=(chosen.initrd,), append=words, **rest)
+    return Machine(name, kernel=chosen.program, initrds=(chosen.initrd,), append=words, **rest)
 
 
 class RunningCard:

@@ -63,14 +63,14 @@ def test_an_archive_that_does_not_answer_is_one_line(tmp_path: Path, monkeypatch
 class TestBuilt:
     pytestmark = needs_the_archive
 
-    def test_the_manifest_pins_every_package_and_both_files(self) -> None:
+    def test_the_manifest_pins_every_package_and_every_file(self) -> None:
         image = guest_image()
         manifest = image.manifest
         named = {package["name"]: package for package in manifest["packages"]}
         assert {"busybox-static", "ethtool", "iproute2", "iperf3", "libc6"} <= named.keys()
         assert all(re.fullmatch("[0-9a-f]{64}", package["sha256"]) for package in named.values())
         assert re.fullmatch(r"6\.12\.\d+\+deb13-cloud-amd64", manifest["kernel"])
-        assert manifest["files"].keys() == {"vmlinuz", "initrd"} and image.whole
+        assert manifest["files"].keys() == {"vmlinuz", "vmlinux", "initrd"} and image.whole
 
     @pytest.mark.soak
     def test_the_same_packages_give_the_same_bytes(self, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ class TestBuilt:
         assert first.manifest == second.manifest and first.whole and second.whole
 
     def test_an_image_that_was_changed_is_not_whole(self, tmp_path: Path) -> None:
-        for name in ("vmlinuz", "initrd", "manifest.json"):
+        for name in ("vmlinuz", "vmlinux", "initrd", "manifest.json"):
             (tmp_path / name).write_bytes((guest_image().directory / name).read_bytes())
         assert Image(tmp_path).whole
         (tmp_path / "initrd").write_bytes(b"")

@@ -26,6 +26,15 @@ def test_cache_line_time_is_plausible_and_bounded() -> None:
         assert value is not None and 5 < value < 1_000_000
 
 
+def test_a_core_is_handed_over_and_comes_back() -> None:
+    machine.core_handover_ns()  # compiled after this
+    value = machine.core_handover_ns(limit_ms=400)
+    if jit_disabled():  # the interpreter's lock changes hands every 5 ms
+        assert value is None or value > 100
+    else:
+        assert value is not None and 100 < value < 1_000_000
+
+
 def test_one_core_has_no_round_trip() -> None:
     core = machine.usable_cores()[0]
     assert machine.cache_line_round_trip_ns([core]) is None
@@ -33,7 +42,7 @@ def test_one_core_has_no_round_trip() -> None:
 
 
 def test_nobody_there_to_answer_ends_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "pong", lambda _word, _deadline: 0)
+    monkeypatch.setattr(machine, "pong", lambda _word, _deadline, _give_way: 0)
     cores = machine.usable_cores()
     assert machine.cache_line_round_trip_ns(cores, limit_ms=5) is None
 

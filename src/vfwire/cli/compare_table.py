@@ -30,6 +30,8 @@ def show(
     show_gains(console, gains)
     round_trip = machine["cache_line_round_trip_ns"]
     line = f", a cache line to another core and back {round_trip:g} ns" if round_trip else ""
+    if handover := machine["core_handover_ns"]:
+        line += f", a core to another thread and back {handover / 1000:.1f} us"
     cap = run["default_cap_bps"]
     console.print(f"default path: {'not capped' if cap is None else 'capped at ' + scaled(cap, 'bit/s')}")
     console.print(f"checked: {run['check']}")

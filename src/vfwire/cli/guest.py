@@ -154,7 +154,7 @@ def _machine(
         built = Image(image) if image else cached_image(progress=_progress)
         if not built.whole:
             raise UsageError(f"{image} holds no built guest", f"fill it: vfwire guest build --out {image}")
-        kernel, initrds = built.kernel, (built.initrd, *initrds)
+        kernel, initrds = built.program, (built.initrd, *initrds)
         rest["append"] = f"{QUICK_BOOT} {rest['append']}".strip()
     return Machine(kernel=kernel, initrds=initrds, disk=disk, functions=functions, memory_mib=memory, **rest)
 
@@ -217,6 +217,10 @@ def build(out: Path, extra: tuple[str, ...], with_python: bool, as_json: bool) -
         click.echo(json.dumps({**manifest, "directory": str(out)}))
         return
     click.echo(f"{image.kernel}  Debian {manifest['release']}, kernel {manifest['kernel']}")
+    if image.program != image.kernel:
+        click.echo(
+            f"{image.program}  the same kernel, unpacked: an emulated guest starts it two seconds sooner"
+        )
     click.echo(
         f"{image.initrd}  {image.initrd.stat().st_size >> 20} MiB, {len(manifest['packages'])} packages"
     )

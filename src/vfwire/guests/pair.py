@@ -99,7 +99,7 @@ class GuestPair:
             tell(f"starting {name}")
             machine = Machine(
                 name,
-                kernel=self._image.kernel,
+                kernel=self._image.program,
                 initrds=(self._image.initrd,),
                 functions=tuple(ends[number] for ends in functions),
                 nics=tuple(texts[number] for texts in nics),

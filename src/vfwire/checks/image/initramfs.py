@@ -9,8 +9,8 @@ import re
 import struct
 from collections.abc import Iterator
 
-from vfwire.checks.image.packed import Bounded, Readable, unpacked
 from vfwire.errors import BadInput
+from vfwire.guests.packed import Bounded, Readable, unpacked
 
 _MAGICS = (b"070701", b"070702")
 _HEADER = 110

@@ -12,15 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vfwire.checks.image.packed import unpacked
 from vfwire.errors import BadInput, PermissionDenied, UsageError
+from vfwire.guests.kernel_program import is_boot_image, kernel_program
 
 _HEADER = 0x300
-_MOST_FILE, _MOST_PROGRAM = 256 << 20, 512 << 20
+_MOST_FILE = 256 << 20
 _RELEASE = re.compile(rb"Linux version ([!-~]{1,64})")
-_SIZE_BEHIND = (
-    4  # the unpacked size, added to all packings but gzip, which has it (scripts/Makefile.lib, size_append)
-)
 
 
 @dataclass(frozen=True)
@@ -49,8 +46,8 @@ class KernelFile:
 def read_kernel_file(path: Path) -> KernelFile:
     """Raises UsageError (there is none), BadInput (no kernel), PermissionDenied."""
     data = read_whole(path, "a kernel").ljust(_HEADER, b"\0")
-    if data[0x202:0x206] == b"HdrS":
-        return KernelFile(_told_release(data, path), _program(data))
+    if is_boot_image(data):
+        return KernelFile(_told_release(data, path), kernel_program(data))
     found = _RELEASE.search(data)
     if not found or data[:4] != b"\x7fELF":
         raise BadInput(f"{path} is no Linux kernel for x86", "name a bzImage, as /boot/vmlinuz-… is")
@@ -79,19 +76,3 @@ def _told_release(data: bytes, path: Path) -> str:
     if not release.isprintable() or not release:
         raise BadInput(f"{path} does not tell its version", "copy it again")
     return release
-
-
-def _program(data: bytes) -> bytes:
-    """The packed program lies behind the set-up code (boot.rst, payload_offset)."""
-    version, set_up = struct.unpack_from("<H", data, 0x206)[0], data[0x1F1] or 4
-    if version < 0x0208:
-        return b""
-    at, length = struct.unpack_from("<II", data, 0x248)
-    begin = (set_up + 1) * 512 + at
-    packed = data[begin : begin + length]
-    if packed[:2] != b"\x1f\x8b":
-        packed = packed[:-_SIZE_BEHIND]
-    try:
-        return unpacked(packed, "the kernel").read(_MOST_PROGRAM)
-    except BadInput:
-        return b""

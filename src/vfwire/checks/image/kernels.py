@@ -9,8 +9,8 @@ from typing import Any
 from vfwire.checks.image.filesystem import FileSystem
 from vfwire.checks.image.initramfs import archive_files
 from vfwire.checks.image.kernel_file import KernelFile, read_kernel_file, read_whole
-from vfwire.checks.image.packed import unpacked
 from vfwire.errors import BadInput
+from vfwire.guests.packed import unpacked
 
 # The network drivers and those that find the root disk on Nitro and on Xen, with the options that build them.
 OPTIONS = {
