@@ -38,7 +38,7 @@ qemu: $(VENV)/.run
 
 # Compiled loops are invisible to coverage: the tests of those floors run a second time as plain Python.
 uncompiled: $(VENV)/.dev
-	@NUMBA_DISABLE_JIT=1 $(BIN)/coverage run -m pytest tests/memory tests/datapath
+	@NUMBA_DISABLE_JIT=1 $(BIN)/coverage run -m pytest tests/memory tests/datapath $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --include='src/vfwire/memory/*,src/vfwire/datapath/*'
 

@@ -48,27 +48,27 @@ def addresses(number: int) -> tuple[str, ...]:
     return (f"eth0:10.0.0.{number + 1}/24,fd00::{number + 1}/64",)
 
 
-def start(made: RunningCard, vf: int, *, vcpus: int = 1) -> Guest:
-    """A guest on one VF; it is still booting."""
+def start(made: RunningCard, vf: int, **rest: Any) -> Guest:
+    """A guest on one VF, with `rest` as `Machine` takes it; it is still booting."""
     image = guest_image("iputils-ping")
     name = f"guest{vf}"
     return Guest(
-        machine(name, image=image, functions=made.sockets[vf : vf + 1], addresses=addresses(vf), vcpus=vcpus)
+        machine(name, image=image, functions=made.sockets[vf : vf + 1], addresses=addresses(vf), **rest)
     )
 
 
 @contextlib.contextmanager
 def hosts(
-    directory: Path, count: int, *options: str, vcpus: int = 1, query_rss: bool = False
+    directory: Path, count: int, *options: str, query_rss: bool = False, **guests: Any
 ) -> Iterator[Hosts]:
-    """A card with so many VFs, and a guest on each, all up and with a link."""
+    """A card with so many VFs, and a guest on each, all up and with a link. guests: as `start` takes it."""
     with contextlib.ExitStack() as stack:
         made = stack.enter_context(card(directory, "--vfs", str(count), *options))
         found = Hosts(made, [])
         for vf in range(count):
             if query_rss:
                 found.set(vf, query_rss=True)
-            found.guests.append(stack.enter_context(start(made, vf, vcpus=vcpus)))
+            found.guests.append(stack.enter_context(start(made, vf, **guests)))
         for guest in found.guests:
             guest.wait_ready(READY_SECONDS)
             wait_link(guest)

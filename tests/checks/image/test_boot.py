@@ -48,7 +48,7 @@ def test_a_kernel_and_an_initrd_that_ask_for_nothing() -> None:
     """The test guest has the driver and brings nothing up: the look says what it has, the verdict where it stops."""
     image = guest_image()
     files = ("--kernel", image.kernel, "--initrd", image.initrd, "--append", QUICK_BOOT)
-    small = ("--firmware", "bios", "--seconds", "20", "--memory", "256", "--vcpus", "1")
+    small = ("--firmware", "bios", "--seconds", "35", "--memory", "256", "--vcpus", "1")
     code, told, _ = check("--model", "82599", *files, *small)
     (boot,), inside = told["boots"], told["inside"]
     assert code == 1 and happened(boot)[:2] == [steps.RESET, steps.NEGOTIATED], boot
