@@ -29,6 +29,8 @@ def attach(
     """
     if xen and queues != "1":
         raise UsageError("a netfront has one queue", "leave --queues out")
+    if not socket.exists():  # told before anything is compiled
+        raise UsageError(f"there is no socket {socket}", "name that of a running card, or of a layer with --xen")
     with stop_signals() as stop:
         click.echo("vfwire: loading", err=True)
         from vfwire.paths.attach import Attachment, open_netfront, open_vf, warm_up_attach

@@ -2,16 +2,15 @@
 
 import contextlib
 import json
-import signal
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from vfwire.cli.ena_options import ena_options, read_ena_options
+from vfwire.cli.stopping import stop_signals
 from vfwire.devices.allowances import NAMES, Allowance, allow, parse_allowance
 from vfwire.devices.card import MODEL_RATE, MOST_VFS, Card, functions_of
 from vfwire.devices.engine import Engine
@@ -122,7 +121,7 @@ def card(
     """
     ena = read_ena_options(rest)
     with contextlib.ExitStack() as stack:
-        stopped = stack.enter_context(_stop_signals())
+        stop, stopped = stack.enter_context(stop_signals()), threading.Event()
         engine = Engine([functions_of(vfs, host_function=host_function)], pin=core, polled=not guests)
         stack.callback(engine.close)
         made = Card(
@@ -135,7 +134,7 @@ def card(
         click.echo("vfwire: compiling the card's loop, or loading it ...", err=True)
         engine.warm_up()
         engine.start()
-        stopped.arm()
+        stop.arm(stopped.set)
         wrap = stack.enter_context(watching(made, trace, pcap, captured))
         hosted = HostedCard(made, run.path, mode=mode, wrap=wrap)
         stack.callback(hosted.close)
@@ -147,42 +146,14 @@ def card(
         _wait_stopped(stopped, engine)
 
 
-class Stop(threading.Event):
-    """Set by SIGINT and SIGTERM once it is armed. Until then they interrupt what is done (compiling takes its
-    time).
-    """
-
-    _armed = False
-
-    def arm(self) -> None:
-        self._armed = True
-
-    def by_signal(self, _number: int, _frame: object) -> None:
-        self.set()
-        if not self._armed:
-            raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[Stop]:
-    """A `Stop` that the signals reach; the handlers before are put back."""
-    stopped = Stop()
-    before = {number: signal.signal(number, stopped.by_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _wait_stopped(stopped: Stop, engine: Engine) -> None:
+def _wait_stopped(stopped: threading.Event, engine: Engine) -> None:
     """Until somebody asks for the end, or the loop has ended by itself, which is an error."""
     while not stopped.wait(1.0):
         if not engine.running:
             raise VfwireError("the card's loop has ended by itself", "see the log above")
 
 
-def _verbs(hosted: HostedCard, stopped: Stop) -> dict[str, Any]:
+def _verbs(hosted: HostedCard, stopped: threading.Event) -> dict[str, Any]:
     def change(request: dict[str, Any]) -> Any:
         changes = request.get("changes")
         if not isinstance(changes, dict) or not changes:
