@@ -29,8 +29,10 @@ def attach(
     """
     if xen and queues != "1":
         raise UsageError("a netfront has one queue", "leave --queues out")
-    if not socket.exists():  # told before anything is compiled
-        raise UsageError(f"there is no socket {socket}", "name that of a running card, or of a layer with --xen")
+    if not xen and not socket.exists():  # told before anything is compiled
+        raise UsageError(
+            f"there is no socket {socket}", "start a card with vfwire card, and name one of its sockets"
+        )
     with stop_signals() as stop:
         click.echo("vfwire: loading", err=True)
         from vfwire.paths.attach import Attachment, open_netfront, open_vf, warm_up_attach
