@@ -125,8 +125,11 @@ def test_tcp_runs_both_ways_at_once(pair: Hosts, one: Guest, to: str, soaking: b
     assert after["rx_csum_offload_errors"] == before["rx_csum_offload_errors"]
 
 
-def test_udp_arrives_in_order_up_to_what_the_receiver_can_take(one: Guest) -> None:
-    report = iperf(one, "10.0.0.2", 3, "-u -b 8M -l 1400")["end"]["sum"]
+def test_udp_arrives_in_order_up_to_what_the_receiver_can_take(one: Guest, two: Guest) -> None:
+    """An emulated receiver may stand still for a second: its socket holds what comes meanwhile."""
+    for side in (one, two):
+        side.check("sysctl -q net.core.rmem_max=4194304 net.core.wmem_max=4194304")
+    report = iperf(one, "10.0.0.2", 3, "-u -b 8M -l 1400 -w 2M")["end"]["sum"]
     assert report["packets"] > 1500 and report["lost_percent"] < 2
 
 
