@@ -24,15 +24,14 @@ class StuckLoop:
     def __init__(self, state: CardState) -> None:
         self._state = state
         self._seen = -1
+        # Found once: finding a field of a record array takes longer than all the rest of a look.
+        self._words = [
+            field_address(state.control, 0, name) for name in ("rounds", "request", "acknowledged", "started")
+        ]
 
     def standing_still(self) -> bool:
         """True when the loop has not gone round since the last call, and nobody asked it to stand still."""
-        control = self._state.control
-        words = [
-            load_word(field_address(control, 0, name))
-            for name in ("rounds", "request", "acknowledged", "started")
-        ]
-        rounds, request, acknowledged, started = words
+        rounds, request, acknowledged, started = (load_word(address) for address in self._words)
         asked = request & 1 and request == acknowledged
         still = started and rounds == self._seen and not asked
         self._seen = rounds
