@@ -32,6 +32,7 @@ _POLLIN = 1
 _PARK_SECONDS = 2.0  # the loop answers between two frames; only a starved core takes longer than microseconds
 _STOP_SECONDS = 5.0
 _WATCH_SECONDS = 0.02  # a guest can hold the loop for as long
+_IDLE_WATCH_SECONDS = 0.06  # where nothing moved: waking a thread that often takes a hundredth of a core
 _WATCHES_TO_REPORT = 12
 _BLOCKER_SECONDS = 10.0  # for which who did that gets no interrupts
 _EAGER_TRIES = 2000
@@ -134,7 +135,7 @@ class Engine:
         stuck = StuckLoop(self.state)
         taken: list[int] = []
         turn = 0
-        while not self._watch_end.wait(_WATCH_SECONDS):
+        while not self._watch_end.wait(_IDLE_WATCH_SECONDS if stuck.idle else _WATCH_SECONDS):
             turn += 1
             report = turn % _WATCHES_TO_REPORT == 0
             if report:

@@ -19,22 +19,28 @@ _EVENTFD = "anon_inode:[eventfd]"
 
 
 class StuckLoop:
-    """Looks at the loop from time to time. What `free` took away is to be closed while the loop is parked."""
+    """Looks at the loop from time to time. What `free` took away is to be closed while the loop is parked.
+
+    idle: the loop moved nothing between the last two looks.
+    """
 
     def __init__(self, state: CardState) -> None:
         self._state = state
-        self._seen = -1
+        self.idle = False
+        self._seen = self._busy = -1
         # Found once: finding a field of a record array takes longer than all the rest of a look.
         self._words = [
-            field_address(state.control, 0, name) for name in ("rounds", "request", "acknowledged", "started")
+            field_address(state.control, 0, name)
+            for name in ("rounds", "busy_rounds", "request", "acknowledged", "started")
         ]
 
     def standing_still(self) -> bool:
         """True when the loop has not gone round since the last call, and nobody asked it to stand still."""
-        rounds, request, acknowledged, started = (load_word(address) for address in self._words)
+        rounds, busy, request, acknowledged, started = (load_word(address) for address in self._words)
         asked = request & 1 and request == acknowledged
         still = started and rounds == self._seen and not asked
-        self._seen = rounds
+        self.idle = busy == self._busy
+        self._seen, self._busy = rounds, busy
         return bool(still)
 
     def free(self) -> list[tuple[int, int]]:
