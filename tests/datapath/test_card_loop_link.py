@@ -97,6 +97,22 @@ def test_a_link_that_nobody_reads_fills_and_counts(joined: TwoProcesses) -> None
     assert received == fits
 
 
+def test_a_link_beyond_its_half_tells_its_loop(joined: TwoProcesses) -> None:
+    """Whose reader may be waiting for the very core that the loop is on."""
+    control, told = joined.near.state.control[0], []
+    for _ in range(LINK_BYTES // 1024):
+        joined.one.send(frame(FAR, joined.one.mac, bytes(1000)))
+        joined.near.round()
+        told.append(int(control.crowded))
+        control.crowded = 0
+    used = [(number * 1024) > LINK_BYTES // 2 for number in range(len(told))]
+    assert told == used and any(told) and not all(told)
+    joined.far.rounds()
+    joined.one.send(frame(FAR, joined.one.mac))
+    joined.near.round()
+    assert control.crowded == 0
+
+
 def test_a_tag_in_the_frame_itself_opens_no_vlan(joined: TwoProcesses) -> None:
     data = tagged(FAR, mac(0), 100)
     record = struct.pack("<II", len(data), 0) + data

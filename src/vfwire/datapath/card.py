@@ -175,6 +175,9 @@ def run_card(state):  # type: ignore[no-untyped-def]
             control.busy_rounds += 1
             quiet = 0
             idle_since = now
+            if control.crowded:
+                control.crowded = 0
+                yield_core()
             continue
         quiet += 1
         spin = control.spin_ns if control.polled else 0

@@ -6,7 +6,8 @@
 
 A record is a u32 length, a u32 tag (802.1Q tag control information, 0 for none) and the frame, padded to 16 bytes; a
 length of SKIP means "go on at the start". A frame is copied into the ring and out of it: the second copy that two
-processes cost. The reader believes nothing: a record that does not fit takes the link down.
+processes cost. The reader believes nothing: a record that does not fit takes the link down. The writer never waits for
+room; it tells its loop that the reader has much to do, who may be waiting for the very core that the loop is on.
 """
 
 from vfwire.datapath.segment import gather_copy
@@ -33,6 +34,8 @@ def link_push(state, ring):  # type: ignore[no-untyped-def]
     place = write & (LINK_BYTES - 1)
     rest = LINK_BYTES - place
     extra = rest if rest < need else 0
+    if used > LINK_BYTES // 2:
+        state.control[0].crowded = 1
     if used < 0 or used > LINK_BYTES - need - extra or length > LONGEST or not 0 <= write <= LAST:
         return False
     if extra:

@@ -92,6 +92,7 @@ CONTROL = np.dtype(
         ),  # address of the ring that events are noted in (recorder.py), 0 while nobody watches
         ("polled", "i8"),  # 1 where drivers wait by polling, 0 where all of them wait for interrupts
         ("waiting", "i8"),  # 1 while somebody has frames to send and no credit: the loop does not nap then
+        ("crowded", "i8"),  # 1 when a link to another process filled up beyond its half in this round
     ],
     align=True,
 )
