@@ -28,7 +28,7 @@ def test_cache_line_time_is_plausible_and_bounded() -> None:
 
 def test_a_core_is_handed_over_and_comes_back() -> None:
     machine.core_handover_ns()  # compiled after this
-    value = machine.core_handover_ns(limit_ms=400)
+    value = machine.core_handover_ns(limit_ms=5000)  # a core that others use comes back late
     if jit_disabled():  # the interpreter's lock changes hands every 5 ms
         assert value is None or value > 100
     else:

@@ -29,14 +29,13 @@ def attach(
     """
     if xen and queues != "1":
         raise UsageError("a netfront has one queue", "leave --queues out")
-    if not xen and not socket.exists():  # told before anything is compiled
-        raise UsageError(
-            f"there is no socket {socket}", "start a card with vfwire card, and name one of its sockets"
-        )
     with stop_signals() as stop:
         click.echo("vfwire: loading", err=True)
+        from vfwire.bus.vfio_user.connection import check_socket
         from vfwire.paths.attach import Attachment, open_netfront, open_vf, warm_up_attach
 
+        if not xen:
+            check_socket(socket)  # told before anything is compiled
         warm_up_attach(lambda part: click.echo(f"vfwire: compiling {part} (once)", err=True))
         driver, pool = (
             open_netfront(socket, mtu) if xen else open_vf(socket, 1500 if mtu is None else mtu, int(queues))

@@ -218,9 +218,7 @@ def build(out: Path, extra: tuple[str, ...], with_python: bool, as_json: bool) -
         return
     click.echo(f"{image.kernel}  Debian {manifest['release']}, kernel {manifest['kernel']}")
     if image.program != image.kernel:
-        click.echo(
-            f"{image.program}  the same kernel, unpacked: an emulated guest starts it two seconds sooner"
-        )
+        click.echo(f"{image.program}  the same kernel, unpacked: what a guest starts from")
     click.echo(
         f"{image.initrd}  {image.initrd.stat().st_size >> 20} MiB, {len(manifest['packages'])} packages"
     )

@@ -33,7 +33,7 @@ _PARK_SECONDS = 2.0  # the loop answers between two frames; only a starved core 
 _STOP_SECONDS = 5.0
 _WATCH_SECONDS = 0.02  # a guest can hold the loop for as long
 _IDLE_WATCH_SECONDS = 0.06  # where nothing moved: waking a thread that often takes a hundredth of a core
-_WATCHES_TO_REPORT = 12
+_REPORT_SECONDS = 0.24
 _BLOCKER_SECONDS = 10.0  # for which who did that gets no interrupts
 _EAGER_TRIES = 2000
 _REST = 3  # times as long as it stood still, the loop then runs: guests that ask for changes without end get no more
@@ -134,11 +134,11 @@ class Engine:
     def _watch(self) -> None:
         stuck = StuckLoop(self.state)
         taken: list[int] = []
-        turn = 0
+        due = 0.0
         while not self._watch_end.wait(_IDLE_WATCH_SECONDS if stuck.idle else _WATCH_SECONDS):
-            turn += 1
-            report = turn % _WATCHES_TO_REPORT == 0
+            report = time.monotonic() >= due
             if report:
+                due = time.monotonic() + _REPORT_SECONDS
                 self.report_faults()
             if stuck.standing_still() or report:  # a thread of the control side can be held, too
                 taken += self._free(stuck)

@@ -72,8 +72,9 @@ class Image:
 
     @property
     def program(self) -> Path:
-        """The same kernel, unpacked: an emulated guest is spared the two seconds of doing it. Else the kernel."""
-        return self.directory / PROGRAM if PROGRAM in self.manifest["files"] else self.kernel
+        """The same kernel, unpacked: an emulated guest is spared doing it. Where there is none, the kernel."""
+        program = self.directory / PROGRAM
+        return program if program.is_file() else self.kernel
 
     @property
     def initrd(self) -> Path:

@@ -175,6 +175,14 @@ def _bound(sock: socket.socket, timeout: float) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
 
 
+def check_socket(path: Path) -> None:
+    """Whether something is there to connect to, without connecting. Raises what connecting would."""
+    try:
+        path.stat()
+    except OSError as error:
+        raise _explain(error, path) from error
+
+
 def _explain(error: OSError, path: Path) -> VfwireError:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return UsageError(f"there is no socket {path}", _START)
