@@ -1,6 +1,7 @@
 """The ENA's rings in the loop, round by round: where frames go, completions, phases, low-latency queues."""
 
 import struct
+from typing import Any
 
 import pytest
 from ena_kit import COMPLETE, FIRST, LAST, EnaGuest, ena_bench
@@ -123,6 +124,17 @@ def test_a_tag_stays_in_line_and_is_put_back_when_another_model_took_it_out() ->
     assert back.frame == tagged(ena.mac, ixgbe.mac, 5)
 
 
+def flow_frame(two: EnaGuest, one: EnaGuest, flow: int) -> bytes:
+    """UDP over IPv4 from an address of its own."""
+    header = struct.pack(
+        ">BBHHHBBHII", 0x45, 0, 46, 0, 0, 64, 17, 0, 0x0A000001, 0x0A000002 + flow * flow * 7919
+    )
+    total = sum(struct.unpack(">10H", header))
+    total = (total & 0xFFFF) + (total >> 16)
+    header = header[:10] + struct.pack(">H", 0xFFFF - total) + header[12:]
+    return frame(two.mac, one.mac, header + struct.pack(">HHHH", 1000 + flow, 7, 26, 0) + bytes(18), 0x0800)
+
+
 def test_several_queues_spread_by_table_on_both_paths() -> None:
     bench, (one, two) = ena_bench(2, queues=4)
     two.record.rss = 0xFF
@@ -130,17 +142,7 @@ def test_several_queues_spread_by_table_on_both_paths() -> None:
     seen: dict[int, tuple[int, int]] = {}
     for _ in range(2):  # first time by the general path or the fast one, then by the fast one
         for flow in range(40):
-            header = struct.pack(
-                ">BBHHHBBHII", 0x45, 0, 46, 0, 0, 64, 17, 0, 0x0A000001, 0x0A000002 + flow * flow * 7919
-            )
-            total = sum(struct.unpack(">10H", header))
-            total = (total & 0xFFFF) + (total >> 16)
-            header = header[:10] + struct.pack(">H", 0xFFFF - total) + header[12:]
-            one.send(
-                frame(
-                    two.mac, one.mac, header + struct.pack(">HHHH", 1000 + flow, 7, 26, 0) + bytes(18), 0x0800
-                )
-            )
+            one.send(flow_frame(two, one, flow))
             bench.rounds()
             one.completions()
             found = [(queue, got) for queue in range(4) for got in two.receive(queue)]
@@ -150,6 +152,68 @@ def test_several_queues_spread_by_table_on_both_paths() -> None:
             assert seen.setdefault(flow, (queue, got.hash)) == (queue, got.hash)
     assert len({queue for queue, _ in seen.values()}) == 4
     assert sum(bench.state.rx[QUEUES + queue].frames for queue in range(4)) == 80
+
+
+def queues_of(bench: Any, one: EnaGuest, two: EnaGuest, flows: range) -> dict[int, int]:
+    """The receive queue of each flow: one frame of each, one at a time."""
+    found = {}
+    for flow in flows:
+        one.send(flow_frame(two, one, flow))
+        bench.rounds()
+        one.completions()
+        (found[flow],) = [queue for queue in range(4) for _ in two.receive(queue)]
+    return found
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_one_burst_goes_to_several_queues(closed: bool) -> None:
+    """Flows take turns: each frame to its own queue, in the flow's order; those of a closed one are counted drops."""
+    bench, (one, two) = ena_bench(2, queues=4)
+    two.record.rss = 0xFF
+    bench.state.reta[1] = [entry % 4 for entry in range(128)]
+    queue_of = queues_of(bench, one, two, range(12))
+    assert len(set(queue_of.values())) == 4
+    before = [int(bench.state.rx[QUEUES + queue].frames) for queue in range(4)]
+    if closed:
+        close_rx(bench.state, 1, 2)
+    for turn in range(5):
+        for flow in range(12):
+            one.send(flow_frame(two, one, flow), request=turn * 12 + flow, ring=False)
+    one.ring()
+    bench.rounds()
+    assert one.completions() == list(range(60))
+    lost = 0
+    for queue in range(4):
+        flows = [flow for flow in range(12) if queue_of[flow] == queue]
+        if closed and queue == 2:
+            lost = 5 * len(flows)
+            continue
+        assert [got.frame for got in two.receive(queue)] == [flow_frame(two, one, flow) for flow in flows] * 5
+        assert int(bench.state.rx[QUEUES + queue].frames) == before[queue] + 5 * len(flows)
+    assert two.drops() == ({"receiver not enabled": lost} if lost else {})
+    assert bool(lost) == closed
+
+
+def test_a_full_queue_costs_its_own_frames_only() -> None:
+    bench, (one, two) = ena_bench(2, queues=4)
+    two.record.rss = 0xFF
+    bench.state.reta[1] = [entry % 4 for entry in range(128)]
+    queue_of = queues_of(bench, one, two, range(12))
+    full = queue_of[0]
+    for _ in range(63):  # a whole ring, and nobody offers those buffers again
+        one.send(flow_frame(two, one, 0), ring=False)
+    one.ring()
+    bench.rounds()
+    one.completions()
+    assert len(two.receive(full, again=False)) == 63
+    other = next(flow for flow in range(12) if queue_of[flow] != full)
+    for _ in range(10):
+        one.send(flow_frame(two, one, 0), ring=False)
+        one.send(flow_frame(two, one, other), ring=False)
+    one.ring()
+    bench.rounds()
+    assert len(two.receive(queue_of[other])) == 10 and two.receive(full) == []
+    assert two.drops() == {"no receive descriptor": 10}
 
 
 @pytest.mark.parametrize("what", ["phase", "first", "last with meta", "meta again"])

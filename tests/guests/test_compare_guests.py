@@ -1,5 +1,6 @@
 """`vfwire compare --guests`, for real and short: the record, the table's claims, and a clean end when interrupted."""
 
+import contextlib
 import json
 import os
 import signal
@@ -79,14 +80,26 @@ def test_the_picture_is_drawn(result: Any) -> None:
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def ours() -> list[str]:
-    """Interfaces that a comparison makes on the host."""
+def interfaces() -> list[str]:
+    """Those that the host sees: a comparison's lie in a network namespace of its own."""
     with IPRoute() as ip:
-        return [name for link in ip.get_links() if (name := link.get_attr("IFLA_IFNAME")).startswith("vfw")]
+        return [link.get_attr("IFLA_IFNAME") for link in ip.get_links()]
 
 
-def test_interrupted_it_leaves_nothing(tmp_path: Path) -> None:
-    before = ours()
+def processes(directory: Path) -> list[str]:
+    """Those whose environment has TMPDIR there: what a comparison has started, guests with it."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if f"TMPDIR={directory}".encode() in path.read_bytes().split(b"\0"):
+                found.append(path.parent.name)
+    return found
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_its_end(tmp_path: Path, how: signal.Signals) -> None:
+    """Interrupted or killed, it leaves nothing behind."""
+    before = interfaces()
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     command = [*VFWIRE, "compare", "--guests", "--seconds", "60"]
     with subprocess.Popen(
@@ -96,12 +109,15 @@ def test_interrupted_it_leaves_nothing(tmp_path: Path) -> None:
         for line in process.stderr:
             if "booting" in line:
                 break
-        process.send_signal(signal.SIGINT)
-        rest = process.stderr.read()
+        else:
+            pytest.fail("it ended before it booted a guest")
+        assert interfaces() == before and len(processes(tmp_path)) > 2
+        process.send_signal(how)
+        rest = process.stderr.read()  # to its end: also those who have inherited it have gone
         assert process.wait(60) != 0
     assert "Traceback" not in rest
     assert list(tmp_path.glob("vfwire-run-*")) == []
-    assert ours() == before
+    assert interfaces() == before and processes(tmp_path) == []
 
 
 def test_options_that_say_what_to_send_are_refused() -> None:

@@ -1,5 +1,8 @@
 """The ENA's fast path: bursts of plain frames from one transmit queue to the ENA that the last frame went to.
 
+Its receive side may spread them over queues, frame by frame: they are staged together, and each goes to its queue's
+completions at the end.
+
 Plain: one descriptor, no offload, no tag; in a low-latency queue, one entry. As for the 82599 (ixgbevf_burst.py), the
 first 14 bytes are fetched once, compared with those of the last frame that passed every check, and written over the
 copy. Each frame costs the descriptors of both sides and a completion to each. Anything else falls out to the general
@@ -125,22 +128,57 @@ def _offer(state, to, inbox, place, whole):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _show_received(state, inbox, count, streamed):  # type: ignore[no-untyped-def]
-    """Hand the staged frames to the receiver: a completion for each, behind all that was copied."""
-    if streamed:
-        stream_fence()
+def _look_again(state, to, inbox, head):  # type: ignore[no-untyped-def]
+    """Up to where the receiver has offered buffers, by its doorbell; less than `head`: a fault stopped it.
+
+    Asked for when those it had offered before are used up: the line that the doorbell lies in is its driver's.
+    """
+    inbox.head = head
+    inbox.tail = head + submitted(state, to, inbox)
+    return inbox.tail
+
+
+@inlined
+def _show_to(state, to, inbox, first, end):  # type: ignore[no-untyped-def]
+    """Hand the staged frames [first:end] to one receive queue: a completion for each. Returns their bytes."""
     ring, size, stride, posted = (
         inbox.completions,
         inbox.completion_size,
         inbox.completion_bytes,
         inbox.completed,
     )
-    for at in range(count):
+    total = 0
+    for at in range(first, end):
+        word0 = state.staged[0, at]
         place = ring + (posted & (size - 1)) * stride
         store64(place + 8, state.staged[1, at])
-        store64(place, state.staged[0, at] | phase_of(posted, size) << RXC_PHASE_SHIFT)
+        store64(place, word0 | phase_of(posted, size) << RXC_PHASE_SHIFT)
+        total += (word0 >> RXC_LENGTH_SHIFT) & LENGTH_MASK
         posted += 1
     inbox.completed = posted
+    inbox.frames += end - first
+    inbox.bytes += total
+    note_completion(state, to, inbox.vector)
+
+
+@inlined
+def _slot_of(state, at):  # type: ignore[no-untyped-def]
+    """The receive queue of a staged frame."""
+    return (state.staged[1, at] >> RXC_QUEUE_SHIFT) & (QUEUES - 1)
+
+
+@inlined
+def _show_received(state, to, count, streamed):  # type: ignore[no-untyped-def]
+    """Hand the staged frames to their receive queues, behind all that was copied: those in a row together."""
+    if streamed:
+        stream_fence()
+    first = 0
+    while first < count:
+        slot, end = _slot_of(state, first), first + 1
+        while end < count and _slot_of(state, end) == slot:
+            end += 1
+        _show_to(state, to, state.rx[to * QUEUES + slot], first, end)
+        first = end
 
 
 @inlined
@@ -162,7 +200,7 @@ def _show_sent(state, queue, count):  # type: ignore[no-untyped-def]
 
 @inlined
 def ena_burst(state, function, number, pending, credit, metered):  # type: ignore[no-untyped-def]
-    """Move up to STAGED of `pending` plain frames to one receive queue, while there is credit (bits x 1e9).
+    """Move up to STAGED of `pending` plain frames to one function, while there is credit (bits x 1e9).
 
     metered: 0 when no rate applies, else 1. Returns (descriptors taken, credit left). Completions are written behind
     the burst: the drivers that wait for them would take their lines away at each.
@@ -219,15 +257,17 @@ def ena_burst(state, function, number, pending, credit, metered):  # type: ignor
             is_udp = protocols & UDP_OVER_IPV4 == UDP_OVER_IPV4
             wanted, value = receive_slot(state, to, source, is_ipv4, is_udp)
         if wanted != slot:
-            if slot >= 0:
+            if not state.rx[to * QUEUES + wanted].on:
                 break
+            if slot >= 0:
+                inbox.head = in_head
             slot = wanted
             inbox = state.rx[to * QUEUES + slot]
-            room = submitted(state, to, inbox) if inbox.on else -1
-            if room < 0:
-                slot = -1
+            in_head, in_end = inbox.head, inbox.tail
+        if in_head >= in_end:
+            in_end = _look_again(state, to, inbox, in_head)
+            if in_end < in_head:
                 break
-            in_head, in_end = inbox.head, inbox.head + room
         if in_head == in_end:
             dropped += 1
             lost += whole
@@ -260,10 +300,9 @@ def ena_burst(state, function, number, pending, credit, metered):  # type: ignor
     if told:
         _show_sent(state, queue, told)
         note_completion(state, function, queue.vector)
-    if moved and inbox.on:
+    if moved and target.dma:
         inbox.head = in_head
-        _show_received(state, inbox, moved, streamed)
-        note_completion(state, to, inbox.vector)
+        _show_received(state, to, moved, streamed)
     if taken:
-        count_burst(state, function, queue, to, inbox, taken, moved, dropped, total, lost)
+        count_burst(state, function, queue, to, taken, moved, dropped, total, lost)
     return taken, credit

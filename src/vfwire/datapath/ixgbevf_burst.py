@@ -156,5 +156,7 @@ def plain_burst(state, function, number, pending, credit, metered):  # type: ign
         _show(state, inbox, staged, streamed)
         if moved:
             note_cause(state, to, target.rx_vector[0])
-    count_burst(state, function, queue, to, inbox, taken, moved, dropped, total, lost)
+    inbox.frames += moved
+    inbox.bytes += total
+    count_burst(state, function, queue, to, taken, moved, dropped, total, lost)
     return taken, credit, asked

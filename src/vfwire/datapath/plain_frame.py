@@ -88,7 +88,7 @@ def put_header(buffer, first, second):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def count_burst(state, function, queue, to, inbox, taken, moved, dropped, total, lost):  # type: ignore[no-untyped-def]
+def count_burst(state, function, queue, to, taken, moved, dropped, total, lost):  # type: ignore[no-untyped-def]
     """total: bytes moved. lost: bytes of the frames that were dropped."""
     sender, target = state.functions[function], state.functions[to]
     queue.frames += taken
@@ -105,7 +105,5 @@ def count_burst(state, function, queue, to, inbox, taken, moved, dropped, total,
     target.rx_frames += moved
     target.rx_bytes += total
     target.copied += total
-    inbox.frames += moved
-    inbox.bytes += total
     if dropped:
         state.drops[to, NO_ROOM] += dropped

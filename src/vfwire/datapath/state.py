@@ -227,7 +227,7 @@ RX_QUEUE = np.dtype(
         ("ring", "i8"),
         ("size", "i8"),
         ("head", "i8"),
-        ("tail", "i8"),  # as last read
+        ("tail", "i8"),  # as last read; ENA: up to where, counted freely, buffers had been offered then
         *_MAP_CACHE,
         ("srrctl", "i8"),  # VFSRRCTL as latched
         ("one_buffer", "i8"),  # 1 for advanced descriptors of one buffer: what the fast path knows

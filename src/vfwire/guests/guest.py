@@ -165,6 +165,7 @@ class Guest:
 
     async def _life(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(_callers_are_told)
         while not self._closing:
             self._emulator = Emulator(self._qemu, self.machine, self._candidates[0], self._console)
             try:
@@ -256,3 +257,9 @@ class Guest:
             ) from None
         except concurrent.futures.CancelledError:
             raise self.end or self._gone() from None
+
+
+def _callers_are_told(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What a command in the guest failed with, at the guest's end, is raised where it was asked for: no log line."""
+    if not isinstance(context.get("exception"), VfwireError):
+        loop.default_exception_handler(context)
