@@ -102,7 +102,7 @@ class Pings(NamedTuple):
 def ping(guest: Guest, to: str, count: int = 50, *, interval: float = 0.01, options: str = "") -> Pings:
     """interval 0: as fast as answers come."""
     pace = "-f" if interval == 0 else f"-i {interval}"
-    done = guest.run(f"ping -n -q -W 2 {pace} -c {count} {options} {to}", COMMAND_SECONDS)
+    done = guest.run(f"ping -n -q -W 2 {pace} -c {count} {options} {to}", COMMAND_SECONDS + count * interval)
     found = _LOSS.search(done.output)
     assert found, done.output
     return Pings(int(found[1]), int(found[2]), done.output)

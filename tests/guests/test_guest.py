@@ -140,11 +140,12 @@ def test_a_kernel_without_the_driver_is_told(running_card: RunningCard) -> None:
 
 
 def test_a_guest_that_hangs_is_a_timeout_with_its_last_words() -> None:
-    with (
-        Guest(machine(append="rdinit=/usr/bin/cat")) as hanging,
-        pytest.raises(WaitTimeout, match="it last said"),
-    ):
-        hanging.wait_ready(5)
+    """Its first process shows a file and then waits for input."""
+    with Guest(machine(append="rdinit=/bin/busybox -- cat /init -")) as hanging:
+        wait_until(lambda: "busybox --install" in hanging.console, READY_SECONDS)
+        with pytest.raises(WaitTimeout, match="it last said"):
+            hanging.wait_ready(2)
+        assert hanging.alive
 
 
 def test_qemu_dies_with_its_parent(tmp_path: Path) -> None:
