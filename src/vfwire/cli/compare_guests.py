@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from vfwire.cli.compare_table import NONE, number, percentiles, scaled, show_gains
+from vfwire.cli.compare_table import NONE, number, percentiles, print_whole, scaled, show_gains
 from vfwire.cli.progress import Steps
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _show(
         cells = [value(record) for record in records]
         if any(cell != NONE for cell in cells):
             table.add_row(name, *cells)
-    console.print(table)
+    print_whole(console, table)
     show_gains(console, gains, "enhanced over the better default")
     for via, reason in run["left_out"].items():
         console.print(f"left out: {via}: {reason}")

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from vfwire.measure.record import PERCENTILES, PathRecord, cpu_ns
@@ -15,6 +16,7 @@ _GAINS = {
     "packets_per_cpu_second": "packets a second of CPU",
 }
 NONE = "–"
+_WIDEST = 1000
 
 
 def show(
@@ -26,7 +28,7 @@ def show(
     """Print everything to stdout."""
     console = Console(highlight=False)
     for size in dict.fromkeys(record.frame_bytes for record in records):
-        console.print(_table(size, [record for record in records if record.frame_bytes == size], run))
+        print_whole(console, _table(size, [record for record in records if record.frame_bytes == size], run))
     show_gains(console, gains)
     round_trip = machine["cache_line_round_trip_ns"]
     line = f", a cache line to another core and back {round_trip:g} ns" if round_trip else ""
@@ -36,6 +38,14 @@ def show(
     console.print(f"default path: {'not capped' if cap is None else 'capped at ' + scaled(cap, 'bit/s')}")
     console.print(f"checked: {run['check']}")
     console.print(f"on {machine['cpu']}, {machine['cores']} cores{line}")
+
+
+def print_whole(console: Console, table: Table) -> None:
+    """No column is cut off: a file has no edge, and on a terminal that is too narrow lines run over it."""
+    room = Measurement.get(console, console.options.update(max_width=_WIDEST), table)
+    between = 2 * len(table.columns) + 2  # which Rich leaves out where a column has a least width
+    console.width = max(console.width, between + (room.minimum if console.is_terminal else room.maximum))
+    console.print(table)
 
 
 def show_gains(
@@ -51,7 +61,7 @@ def show_gains(
         table.add_column(gain.get("via") or f"{gain['frame_bytes']:,} B\n{gain['driver']}", justify="right")
     for key, title in _GAINS.items():
         table.add_row(title, *(f"× {_ratio(gain[key])}" for gain in known))
-    console.print(table)
+    print_whole(console, table)
 
 
 def _table(size: int, records: Sequence[PathRecord], run: dict[str, Any]) -> Table:
