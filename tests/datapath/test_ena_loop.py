@@ -216,6 +216,30 @@ def test_a_full_queue_costs_its_own_frames_only() -> None:
     assert two.drops() == {"no receive descriptor": 10}
 
 
+def test_a_fault_in_one_queue_accounts_for_what_another_was_to_get() -> None:
+    """The function stops in the middle of a burst: frames copied and not yet shown are drops, none is received."""
+    bench, (one, two) = ena_bench(2, queues=4)
+    two.record.rss = 0xFF
+    bench.state.reta[1] = [entry % 4 for entry in range(128)]
+    queue_of = queues_of(bench, one, two, range(12))
+    good = queue_of[0]
+    bad_flow = next(flow for flow in range(12) if queue_of[flow] != good)
+    bad = queue_of[bad_flow]
+    received = int(two.record.rx_frames)
+    bench.state.rx[QUEUES + bad].tail = bench.state.rx[
+        QUEUES + bad
+    ].head  # all that it had offered is used up
+    two.words[1, bad, 0] = (int(bench.state.rx[QUEUES + bad].head) + 2 * two.size) & 0xFFFF
+    for flow in (0, 0, bad_flow):
+        one.send(flow_frame(two, one, flow), ring=False)
+    one.ring()
+    bench.rounds()
+    one.completions()
+    assert two.record.dma == 0 and two.receive(good) == []
+    assert int(two.record.rx_frames) == received
+    assert two.drops()["receiver not enabled"] == 3
+
+
 @pytest.mark.parametrize("what", ["phase", "first", "last with meta", "meta again"])
 def test_a_descriptor_that_is_none_is_stepped_over_and_counted(what: str) -> None:
     bench, (one, two) = ena_bench(2)

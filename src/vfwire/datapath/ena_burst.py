@@ -54,7 +54,7 @@ from vfwire.datapath.plain_frame import (
 )
 from vfwire.datapath.rate import wire_cost
 from vfwire.datapath.rss import RSS_IPV4, RSS_IPV4_UDP, toeplitz
-from vfwire.datapath.state import QUEUES, RETA_ENTRIES, STAGED
+from vfwire.datapath.state import QUEUES, RETA_ENTRIES, STAGED, Drop
 from vfwire.layouts.ena_io import L3_PROTO_IPV4, L4_PROTO_UDP
 from vfwire.layouts.ethernet import ETHERNET_BYTES, IPV4_SOURCE
 from vfwire.layouts.ixgbe_descriptors import RXD_ERR_IPE, RXD_PKTTYPE_UDP
@@ -70,6 +70,7 @@ FAR_AHEAD = 32  # descriptors, which say where those frames are
 IPV4_HEADERS = 42  # bytes that must lie together for `ipv4_status`
 DONE = RXC_FIRST | RXC_LAST | RXC_BUFFER
 IPV4 = L3_PROTO_IPV4
+DISABLED = int(Drop.RX_DISABLED)
 UDP_OVER_IPV4 = L3_PROTO_IPV4 | L4_PROTO_UDP << RXC_L4_SHIFT
 
 
@@ -140,7 +141,7 @@ def _look_again(state, to, inbox, head):  # type: ignore[no-untyped-def]
 
 @inlined
 def _show_to(state, to, inbox, first, end):  # type: ignore[no-untyped-def]
-    """Hand the staged frames [first:end] to one receive queue: a completion for each. Returns their bytes."""
+    """Hand the staged frames [first:end] to one receive queue: a completion for each, counted there."""
     ring, size, stride, posted = (
         inbox.completions,
         inbox.completion_size,
@@ -303,6 +304,10 @@ def ena_burst(state, function, number, pending, credit, metered):  # type: ignor
     if moved and target.dma:
         inbox.head = in_head
         _show_received(state, to, moved, streamed)
+    elif moved:  # another of its queues had a fault that stopped it: what was copied is never shown
+        state.drops[to, DISABLED] += moved
+        lost += total
+        moved, total = 0, 0
     if taken:
         count_burst(state, function, queue, to, taken, moved, dropped, total, lost)
     return taken, credit
