@@ -5,7 +5,6 @@ can clash, no filter of the host looks at its frames, and the kernel takes it aw
 die of.
 """
 
-import ctypes
 import os
 from pathlib import Path
 from typing import Self
@@ -13,10 +12,10 @@ from typing import Self
 from pyroute2 import IPRoute, NetlinkError
 
 from vfwire.errors import PermissionDenied, UnsupportedMachine, VfwireError
+from vfwire.paths.namespaces import CLONE_NEWNET, enter, unshare
 
 _TUN = Path("/dev/net/tun")
 _NAMESPACE = "/proc/thread-self/ns/net"
-_CLONE_NEWNET = 0x4000_0000  # include/uapi/linux/sched.h
 _NO_ADDRESS = 1  # IN6_ADDR_GEN_MODE_NONE (linux/if_link.h): the host says nothing of its own on it
 
 
@@ -62,7 +61,7 @@ class Bridge:
         """Back to where this thread was. Safe to call twice."""
         if self._outside < 0:
             return
-        _call("setns", self._outside, _CLONE_NEWNET)
+        enter(self._outside, CLONE_NEWNET)
         os.close(self._outside)
         self._outside = -1
 
@@ -77,17 +76,11 @@ def _leave() -> int:
     """Take this thread into a new network namespace. Returns a descriptor of the one it was in."""
     outside = os.open(_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _call("unshare", _CLONE_NEWNET)
+        unshare(CLONE_NEWNET)
     except OSError as error:
         os.close(outside)
         raise _cause(error) from error
     return outside
-
-
-def _call(name: str, *arguments: int) -> None:
-    """unshare(2) or setns(2), which Python has from 3.12 on. Raises OSError."""
-    if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def _silent() -> dict[str, object]:

@@ -5,7 +5,6 @@ of a card is put on a tap there; the namespace's own kernel then answers ARP and
 sockets.
 """
 
-import ctypes
 import errno
 import os
 import socket
@@ -22,9 +21,9 @@ from vfwire.checks.image.dhcp import DhcpServer, Subnet
 from vfwire.checks.image.metadata import ADDRESS, MetadataServer, instance_metadata
 from vfwire.errors import PermissionDenied, UnsupportedMachine
 from vfwire.paths.attach import Attachment, open_vf
+from vfwire.paths.namespaces import CLONE_NEWNET, CLONE_NEWUSER, unshare
 
 TAP = "vpc0"
-_CLONE_NEWUSER, _CLONE_NEWNET = 0x1000_0000, 0x4000_0000  # include/uapi/linux/sched.h
 _MOST_EVENTS = 10_000
 
 
@@ -34,14 +33,15 @@ def enter_namespaces() -> None:
     Raises PermissionDenied where the kernel does not let an ordinary user do that.
     """
     uid, gid = os.geteuid(), os.getegid()
-    if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWUSER | _CLONE_NEWNET):
-        number = ctypes.get_errno()
-        if number in (errno.EPERM, errno.EACCES, errno.ENOSPC):
+    try:
+        unshare(CLONE_NEWUSER | CLONE_NEWNET)
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.EACCES, errno.ENOSPC):
             raise PermissionDenied(
                 "this kernel lets nobody but root make a network namespace",
                 "run it as root, or sysctl -w kernel.unprivileged_userns_clone=1",
-            )
-        raise UnsupportedMachine(f"no user namespace can be made: {os.strerror(number)}")
+            ) from error
+        raise UnsupportedMachine(f"no user namespace can be made: {error.strerror}") from error
     for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
         Path(f"/proc/self/{name}").write_text(text)
 
