@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from vfwire.errors import PeerGone, ProtocolError, WaitTimeout
 from vfwire.guests.commands import Done, Port, parse_answer
 from vfwire.guests.console import Console, printable
+from vfwire.guests.guest import _callers_are_told
 
 
 @given(st.integers(0, 255), st.text())
@@ -118,3 +119,25 @@ def test_a_console_forgets_its_beginning_not_its_end() -> None:
 
 def test_words_of_a_guest_do_not_move_the_cursor() -> None:
     assert printable(b"\x1b[2J\x1b[31mred\x07\r") == "red"
+
+
+@pytest.mark.parametrize(("error", "lines"), [(PeerGone("a has ended"), 0), (ValueError("ours"), 1)])
+def test_a_command_under_way_at_the_guests_end_is_its_callers(
+    error: Exception, lines: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It ends with the guest's loop, by an error that is raised where it was asked for; others are logged."""
+
+    async def command() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise error from None
+
+    async def life() -> "asyncio.Task[None]":
+        asyncio.get_running_loop().set_exception_handler(_callers_are_told)
+        task = asyncio.create_task(command())
+        await asyncio.sleep(0)
+        return task
+
+    task = asyncio.run(life())
+    assert task.exception() is error and len(caplog.records) == lines
