@@ -43,12 +43,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "guests: boots real guests, so it needs a QEMU with vfio-user-pci")
     if config.getoption("--soak"):
         settings.load_profile("soak")
-    if (
-        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    ):  # what a shell starts in its background has it so, and
-        signal.signal(
-            signal.SIGINT, signal.default_int_handler
-        )  # hands it on to the commands that tests interrupt
+    # What a shell starts in its background ignores SIGINT, and so would the commands that tests interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
