@@ -1,11 +1,11 @@
-"""A thread that asks to be woken promptly: what the kernel says of it afterwards, and that others stay as they were."""
+"""What a thread asks of the scheduler: what the kernel says of it afterwards, and that others stay as they were."""
 
 import ctypes
 import os
 import threading
 from pathlib import Path
 
-from vfwire.memory.scheduling import wake_promptly
+from vfwire.memory.scheduling import rseq_area, switch_lightly, wake_promptly
 
 _PR_GET_TIMERSLACK = 30
 _SLICE_SINCE = (6, 12)
@@ -40,3 +40,30 @@ def test_sleeps_end_when_they_should() -> None:
     release = tuple(int(part) for part in os.uname().release.split(".")[:2])
     if release >= _SLICE_SINCE and length is not None:
         assert length == 100_000
+
+
+def registered_core() -> int | None:
+    """The core that the kernel keeps in the thread's struct rseq (cpu_id, at byte 4): negative without one."""
+    area = rseq_area()
+    return None if area is None else ctypes.c_int32.from_address(area + 4).value
+
+
+def test_a_switch_has_less_to_write() -> None:
+    before = registered_core()
+    seen: list[tuple[int | None, int | None, int]] = []
+
+    def work() -> None:
+        mine = registered_core()
+        switch_lightly()
+        switch_lightly()  # nothing left to take back
+        seen.append((mine, registered_core(), ctypes.CDLL(None).sched_getcpu()))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    ((mine, after, core),) = seen
+    assert core in os.sched_getaffinity(0)
+    if before is not None and before >= 0:
+        assert mine is not None and mine >= 0
+        assert after is not None and after < 0
+        assert registered_core() is not None and registered_core() in os.sched_getaffinity(0)

@@ -1,5 +1,8 @@
 """Compiled applications that turn frames around: forward (echo is its special case), and ping, which times
 the answers.
+
+Without a spin (`spin` 0) whoever is waited for waits for this very core, so it is offered as soon as a frame has been
+sent: to look for the answer first, in vain, was 0.2 of 2.8 us of a round trip between two systems on one core.
 """
 
 from vfwire.datapath.application import (
@@ -100,12 +103,9 @@ def run_forward(rx, tx, back_rx, back_tx, pools, stack, frames, apps):  # type: 
         for which in range(len(back_rx)):
             worked += _pass_on(back_rx[which], back_tx[which], pool, stack, frames, back)
         rounds += 1
-        if worked:
-            idle = 0
-        else:
-            idle += 1
-            if idle > app.spin:
-                yield_core()
+        idle = 0 if worked else idle + 1
+        if idle > app.spin or (app.spin == 0 and worked < BURST):
+            yield_core()
         if app.deadline_ns and (rounds & 63) == 0 and clock_ns() >= app.deadline_ns:
             break
     store64(app.board + PHASE, ENDED)
@@ -158,6 +158,8 @@ def run_ping(rx, tx, pools, stack, frames, apps, samples):  # type: ignore[no-un
             yield_core()
             continue
         polls, now, found = 0, start, False
+        if app.spin == 0:
+            yield_core()
         while not found and now - start < app.timeout_ns and load64(app.board + STOP) == 0:
             found = _reply(rx, pool, stack, frames, app, sequence)
             now = clock_ns()

@@ -21,7 +21,7 @@ from vfwire.datapath.state import DROP_NAMES, HEADER_SCRATCH, CardState, Drop, n
 from vfwire.datapath.trapped import serve_trapped
 from vfwire.devices.watchdog import StuckLoop
 from vfwire.errors import UsageError, VfwireError, WaitTimeout
-from vfwire.memory.scheduling import wake_promptly
+from vfwire.memory.scheduling import switch_lightly, wake_promptly
 
 _log = logging.getLogger(__name__)
 
@@ -124,6 +124,7 @@ class Engine:
         try:
             if self.pin is not None:
                 os.sched_setaffinity(0, {self.pin})
+            switch_lightly()
             if not self.state.control[0].polled:
                 wake_promptly()
             run_card(self.state)

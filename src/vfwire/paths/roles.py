@@ -20,6 +20,7 @@ from vfwire.drivers.netfront import Netfront
 from vfwire.drivers.table import open_driver
 from vfwire.drivers.verbs import Driver, Pool
 from vfwire.errors import VfwireError, WaitTimeout
+from vfwire.memory.scheduling import switch_lightly
 from vfwire.paths import applications
 from vfwire.paths.applications import Packed, StreamOptions
 from vfwire.paths.board import Board
@@ -177,6 +178,7 @@ class LayerRole:
 
     def _run(self, layer: VirtualizationLayer, ready: threading.Event) -> None:
         try:
+            switch_lightly()
             layer.run(ready.set)
         except BaseException as error:
             self._failure = error
@@ -217,6 +219,7 @@ class SystemRole:
         self, core: int, number: int, boards: tuple[Board, Board], packed: Packed | None, shared: bool
     ) -> None:
         pin(core)
+        switch_lightly()
         self._spin = applications.NO_SPIN if shared else applications.SPIN
         self._board = boards[number]
         self._other = boards[1 - number]
