@@ -7,6 +7,10 @@ placement: transmit rings in host memory and in the device's (low-latency queues
 neighbours: traffic between two VFs of a card, and up to 30 more whose drivers are idle. idle: one round of the card's
 loop with nothing to move, for 1 to 32 VFs that have a driver each, and for 1 to 8 queue pairs on one. allowance: 2 M
 packets/s for a VF that is allowed 1 M. Systems share one core, the card has the other.
+
+A sender that is kept from its core for longer than its ring lasts (126 us at 100 Gb/s, 1,024 frames of 1,518 B) loses
+line time. So beside each rate stands `taken`: the share of the time in which the systems' core, and the card's, ran
+something else than they.
 """
 
 import json
@@ -27,9 +31,10 @@ from vfwire.devices.card import Card, functions_of
 from vfwire.devices.engine import Engine
 from vfwire.drivers.ena import Ena
 from vfwire.drivers.verbs import Pool
-from vfwire.measure.phases import StreamPlan, measure_round_trips, measure_throughput
+from vfwire.measure.phases import StreamPlan, Throughput, measure_round_trips, measure_throughput
 from vfwire.paths.enhanced import EnhancedPath
 from vfwire.paths.path import PathOptions
+from vfwire.paths.pinning import CARD, SYSTEMS
 from vfwire.paths.prepare import prepare
 from vfwire.paths.process import Family
 
@@ -40,6 +45,13 @@ NEIGHBOURS = (2, 4, 8, 16, 32)  # VFs on the card, two of which have the traffic
 ALLOWED_PPS = 1_000_000
 COUNTER = "pps_allowance_exceeded"
 NEVER_NS = 1 << 60
+
+
+def _taken(path: EnhancedPath, runs: list[Throughput], group: str, names: tuple[str, ...]) -> float:
+    """The share of the time in which the cores of these processes, who poll and never sleep, ran something else."""
+    cores = len({path.cores[name] for name in names})
+    used = (run.cpu_ns[group] * run.delivered_pps / 1e9 / cores for run in runs)
+    return round(1 - statistics.median(used), 4)
 
 
 def _measure(
@@ -68,6 +80,10 @@ def _measure(
                     "ring_size": options.ring_size,
                     "packets_per_second": round(statistics.median(run.delivered_pps for run in runs)),
                     "card_ns_per_packet": round(statistics.median(run.cpu_ns["card"] for run in runs), 1),
+                    "taken": {
+                        "systems": _taken(path, runs, "systems", SYSTEMS),
+                        "card": _taken(path, runs, "card", (CARD,)),
+                    },
                     "lost_share": round(statistics.median(run.lost / run.sent for run in runs), 5),
                     "rtt_p50_us": round(float(statistics.median(samples.tolist())) / 1000, 1),
                     "cores": path.cores,
