@@ -1,14 +1,10 @@
 """The card's loop: every function's transmit queues in turn, what comes in over links, and interrupts. Then again.
 
-With nothing to do it polls on, lets others have the core, and after `spin_ns` naps: an eighth of the time that it has
-had nothing to do, at most `nap_ns`. So it is late by an eighth of a pause in the traffic; a long one costs little.
-Rings that a guest maps cannot wake it, only control code can (through `kick`).
-
-Drivers that wait for interrupts do not count in microseconds, and the core that polling takes is one that their guests
-could use: for them (`polled` 0) it naps at once, for SHORTEST_NAP_NS at least, and a thousandth of a pause.
+With nothing to do it polls on, lets others have the core, and after `spin_ns` naps (nap.py).
 """
 
 from vfwire.datapath.allowance import count_queued, held_by, top_up_allowances
+from vfwire.datapath.control_record import OFFSETS
 from vfwire.datapath.ena_burst import ena_burst
 from vfwire.datapath.ena_frame import ena_frame
 from vfwire.datapath.ena_interrupts import raise_posted
@@ -17,22 +13,20 @@ from vfwire.datapath.interrupts import note_cause, raise_due
 from vfwire.datapath.ixgbevf_burst import plain_burst
 from vfwire.datapath.ixgbevf_frame import take_descriptors
 from vfwire.datapath.ixgbevf_queues import HEAD, scan, tx_tail
+from vfwire.datapath.nap import nap, note_traffic
 from vfwire.datapath.rate import PLENTY, top_up
 from vfwire.datapath.route import receive_from_link
-from vfwire.datapath.state import CONTROL, MODEL_82599, MODEL_ENA, QUEUES, CardState, new_state
+from vfwire.datapath.state import MODEL_82599, MODEL_ENA, QUEUES, CardState, new_state
 from vfwire.datapath.statistics import publish_statistics
 from vfwire.memory.compiled import compiled, inlined
-from vfwire.memory.words import clock_ns, drain_eventfd, load64, store32, store64, wait_fds, yield_core
+from vfwire.memory.words import clock_ns, load64, store32, store64, yield_core
 
-assert CONTROL.fields is not None
 REQUEST, ACKNOWLEDGED, STOP, STARTED = (
-    CONTROL.fields[name][1] for name in ("request", "acknowledged", "stop", "started")
+    OFFSETS[name] for name in ("request", "acknowledged", "stop", "started")
 )
 BUDGET = 256  # descriptors of one queue before the next queue has its turn
 TURN = 1 << 52  # and what they may cost (562 KB on the wire): one descriptor can ask for 32,768 segments
 SCAN_ROUNDS = 64  # busy rounds between two looks for newly enabled rings
-NAP_SHIFT = 3
-SHORTEST_NAP_NS, SHORT_NAP_SHIFT = 100_000, 10  # for drivers that wait for interrupts
 PATIENCE = (
     6  # while a sender waits for credit the core is kept 64 times as long: given away, line rate is lost
 )
@@ -142,12 +136,15 @@ def _round(state, now, look):  # type: ignore[no-untyped-def]
     for card in range(state.control[0].cards):
         if state.cards[card].ring_in:
             moved += receive_from_link(state, card)
+    state.control[0].due = 0
     for function in range(state.control[0].functions):
         record = state.functions[function]
         if record.posted:
             raise_posted(state, function, now)
         if record.causes & record.mask:
             raise_due(state, function, now)
+        if record.posted or record.causes & record.mask:
+            state.control[0].due = 1
         if look and record.model == MODEL_82599:
             publish_statistics(state, function)
     return moved
@@ -175,6 +172,8 @@ def run_card(state):  # type: ignore[no-untyped-def]
             control.busy_rounds += 1
             quiet = 0
             idle_since = now
+            if not control.polled:
+                note_traffic(control, now, moved)
             if control.crowded:
                 control.crowded = 0
                 yield_core()
@@ -182,13 +181,7 @@ def run_card(state):  # type: ignore[no-untyped-def]
         quiet += 1
         spin = control.spin_ns if control.polled else 0
         if now - idle_since > spin and control.waiting == 0:
-            control.sleeps += 1
-            nap = (now - idle_since) >> NAP_SHIFT
-            if not control.polled:
-                nap = max((now - idle_since) >> SHORT_NAP_SHIFT, SHORTEST_NAP_NS)
-            nap = min(nap, control.nap_ns)
-            if wait_fds(control.pollfd, 1, nap) > 0:
-                drain_eventfd(control.kick)
+            nap(control, now - idle_since)
         elif quiet > control.quiet_rounds << (PATIENCE if control.waiting else 0):
             yield_core()
 

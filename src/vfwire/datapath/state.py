@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from vfwire.datapath.control_record import CONTROL
 from vfwire.datapath.instance import CONNECTIONS, INSTANCE
 from vfwire.memory.tables import Tables
 
@@ -66,36 +67,6 @@ DROP_NAMES = {
     Drop.LINK_FULL: "link to the other card's process full",
     Drop.ALLOWANCE: "over the instance's allowance",
 }
-
-CONTROL = np.dtype(
-    [
-        ("address", "i8"),  # where this record lies
-        ("request", "i8"),  # control side: odd while the loop shall stand still
-        ("acknowledged", "i8"),  # loop: the request it has seen
-        ("stop", "i8"),
-        ("kick", "i8"),  # eventfd that ends the loop's sleep
-        ("pollfd", "i8"),  # struct pollfd for it
-        ("functions", "i8"),
-        ("cards", "i8"),
-        ("rounds", "i8"),
-        ("busy_rounds", "i8"),
-        ("sleeps", "i8"),
-        ("quiet_rounds", "i8"),  # empty rounds before it offers its core to others
-        ("spin_ns", "i8"),  # how long it polls without work before it sleeps
-        ("nap_ns", "i8"),  # its longest sleep
-        ("header", "i8"),  # scratch: private bytes for the headers of the frame in hand
-        ("fault_function", "i8"),  # last function stopped for a fault; -1 for none (control logs it)
-        ("started", "i8"),  # 1 once the loop runs
-        (
-            "recorder",
-            "i8",
-        ),  # address of the ring that events are noted in (recorder.py), 0 while nobody watches
-        ("polled", "i8"),  # 1 where drivers wait by polling, 0 where all of them wait for interrupts
-        ("waiting", "i8"),  # 1 while somebody has frames to send and no credit: the loop does not nap then
-        ("crowded", "i8"),  # 1 when a link to another process filled up beyond its half in this round
-    ],
-    align=True,
-)
 
 CARD = np.dtype(
     [

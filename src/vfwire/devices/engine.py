@@ -19,6 +19,7 @@ from vfwire.datapath.control_words import field_address, load_word, store_word, 
 from vfwire.datapath.ixgbevf_interrupt_registers import write_interrupt_register
 from vfwire.datapath.state import DROP_NAMES, HEADER_SCRATCH, CardState, Drop, new_state
 from vfwire.datapath.trapped import serve_trapped
+from vfwire.devices.idle_watchers import IdleWatchers, warm_up_watch
 from vfwire.devices.watchdog import StuckLoop
 from vfwire.errors import UsageError, VfwireError, WaitTimeout
 from vfwire.memory.scheduling import switch_lightly, wake_promptly
@@ -46,7 +47,7 @@ class Engine:
     functions_per_card: how many functions each card has. pin: the core of the loop's thread, None for any.
     spin_ns: how long the loop polls without work before it naps; nap_ns: its longest nap. quiet_rounds: empty
     rounds before it offers its core to others: few where it shares the core with those who wait for it. polled: drivers
-    wait by polling; otherwise by interrupts, and the loop naps as soon as nothing moves.
+    wait by polling; otherwise by interrupts: the loop naps as soon as nothing moves, and idle cores look for it.
     """
 
     def __init__(
@@ -81,6 +82,8 @@ class Engine:
         self._parked_ns = self._rest_until_ns = 0
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
+        cores = os.sched_getaffinity(0) if pin is None else {pin}
+        self._idle_watchers = None if polled else IdleWatchers(self.state, cores)
         self._watch_end = threading.Event()
         self._watcher: threading.Thread | None = None
         self._reported: dict[int, int] = {}
@@ -102,6 +105,7 @@ class Engine:
             run_card(engine.state)
             write_interrupt_register(engine.state, 0, 0, 0)
             serve_trapped(engine.state, 0, 0, 0, 0, 0, 0)
+            warm_up_watch(engine.state)
 
     @property
     def running(self) -> bool:
@@ -117,6 +121,8 @@ class Engine:
             self._watch_end.clear()
             self._thread = threading.Thread(target=self._run, name="vfwire-card", daemon=True)
             self._thread.start()
+            if self._idle_watchers is not None:
+                self._idle_watchers.start()
             self._watcher = threading.Thread(target=self._watch, name="vfwire-watch", daemon=True)
             self._watcher.start()
 
@@ -247,8 +253,14 @@ class Engine:
             tries += 1
             time.sleep(0 if tries < _EAGER_TRIES else 0.000_05)
 
+    def end_watch(self) -> None:
+        """Have no idle core look at doorbells any more: their memory is about to go. Safe to call twice."""
+        if self._idle_watchers is not None:
+            self._idle_watchers.end()
+
     def stop(self) -> None:
         """End the loop's thread. Safe to call twice. Raises WaitTimeout when it does not end."""
+        self.end_watch()
         self._watch_end.set()
         with self._lock:
             thread = self._thread
@@ -264,8 +276,10 @@ class Engine:
             self._watcher = None
 
     def close(self) -> None:
-        """Stop, and give back the eventfd. Safe to call twice."""
+        """Stop, and give back the eventfds. Safe to call twice."""
         self.stop()
+        if self._idle_watchers is not None:
+            self._idle_watchers.close()
         if self._kick >= 0:
             os.close(self._kick)
             self._kick = -1

@@ -11,6 +11,7 @@ Under NUMBA_DISABLE_JIT=1 the same names are plain Python, so that coverage can 
 
 import ctypes
 import os
+import platform
 import time
 from typing import Any
 
@@ -140,6 +141,14 @@ if jit_disabled():
         """Let another process have this core (sched_yield)."""
         os.sched_yield()
 
+    def relax_core() -> None:
+        """A short rest in a loop that looks at memory, for what shares the core's execution units."""
+
+    def want_idle_cores_only() -> int:
+        """Have the calling thread run where no other wants to (sched(7), SCHED_IDLE); 0 when that was granted."""
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        return 0
+
     def signal_eventfd(fd: int) -> None:
         """Add 1 to an eventfd; an error (a closed or full one) is ignored, as a lost edge on a wire is."""
         try:
@@ -186,6 +195,18 @@ else:
 
         return types.void(), emit
 
+    @intrinsic
+    def relax_core(_typing: Any) -> Any:
+        """A short rest in a loop that looks at memory, for what shares the core's execution units (x86 PAUSE)."""
+
+        def emit(context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
+            if platform.machine() == "x86_64":
+                rest = ir.FunctionType(ir.VoidType(), [])
+                builder.call(cgutils.get_or_insert_function(builder.module, rest, "llvm.x86.sse2.pause"), [])
+            return context.get_dummy_value()
+
+        return types.void(), emit
+
     def _make_prefetch(write: int) -> Any:
         @intrinsic
         def bring(_typing: Any, address: Any) -> Any:
@@ -228,6 +249,9 @@ else:
 
     _ONE = 1
     _sched_yield = types.ExternalFunction("sched_yield", types.int32())
+    _sched_setscheduler = types.ExternalFunction(
+        "sched_setscheduler", types.int32(types.int32, types.int32, types.int64)
+    )
     _eventfd_write = types.ExternalFunction("eventfd_write", types.int32(types.int32, types.int64))
     _eventfd_read = types.ExternalFunction("eventfd_read", types.int32(types.int32, types.int64))
     _ppoll = types.ExternalFunction("ppoll", types.int32(types.int64, types.int64, types.int64, types.int64))
@@ -251,6 +275,13 @@ else:
             return builder.ptrtoint(words, ir.IntType(64))
 
         return types.int64(), emit
+
+    @inlined
+    def want_idle_cores_only() -> int:
+        """Have the calling thread run where no other wants to (sched(7), SCHED_IDLE); 0 when that was granted."""
+        parameters = _scratch()  # struct sched_param: its priority, which is 0
+        store64(parameters, 0)
+        return _sched_setscheduler(0, os.SCHED_IDLE, parameters)  # type: ignore[no-any-return]
 
     @inlined
     def drain_eventfd(fd: int) -> None:
