@@ -143,8 +143,6 @@ def _round(state, now, look):  # type: ignore[no-untyped-def]
             raise_posted(state, function, now)
         if record.causes & record.mask:
             raise_due(state, function, now)
-        if record.posted or record.causes & record.mask:
-            state.control[0].due = 1
         if look and record.model == MODEL_82599:
             publish_statistics(state, function)
     return moved

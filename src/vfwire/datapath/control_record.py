@@ -30,7 +30,7 @@ CONTROL = np.dtype(
         ("polled", "i8"),  # 1 where drivers wait by polling, 0 where all of them wait for interrupts
         ("waiting", "i8"),  # 1 while somebody has frames to send and no credit: the loop does not nap then
         ("napping", "i8"),  # 1 while it sleeps
-        ("due", "i8"),  # 1 while an interrupt is held back: by its mask or by moderation
+        ("due", "i8"),  # 1 while moderation holds an interrupt back
         ("moved_ns", "i8"),  # when it last moved something ...
         ("many_ns", "i8"),  # ... and when that was much: see nap.py
         ("window_ns", "i8"),

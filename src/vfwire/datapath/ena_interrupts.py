@@ -16,7 +16,7 @@ from vfwire.layouts.ena_io import (
     INTR_REG_TX_INTR_DELAY_SHIFT,
 )
 from vfwire.memory.compiled import inlined
-from vfwire.memory.words import exchange64, signal_eventfd
+from vfwire.memory.words import exchange64, load64, signal_eventfd
 
 
 @inlined
@@ -40,6 +40,18 @@ def _take_wish(vector):  # type: ignore[no-untyped-def]
 
 
 @inlined
+def wishes(state, function):  # type: ignore[no-untyped-def]
+    """Whether the driver has asked for an interrupt that the loop owes it. Takes nothing: what a watcher looks at."""
+    posted = state.functions[function].posted
+    for number in range(VECTORS):
+        if (posted >> number) & 1:
+            unmask = state.vectors[function * VECTORS + number].unmask
+            if unmask and load64(unmask) & INTR_REG_INTR_UNMASK_MASK:
+                return True
+    return False
+
+
+@inlined
 def raise_posted(state, function, now):  # type: ignore[no-untyped-def]
     """Send each interrupt that is due: posted, asked for, not held back by moderation. Returns how many were sent."""
     record = state.functions[function]
@@ -50,7 +62,10 @@ def raise_posted(state, function, now):  # type: ignore[no-untyped-def]
         vector = state.vectors[function * VECTORS + number]
         if not vector.armed and vector.unmask:
             _take_wish(vector)
-        if not vector.armed or vector.eventfd < 0 or now < vector.next_ns:
+        if not vector.armed or vector.eventfd < 0:
+            continue
+        if now < vector.next_ns:
+            state.control[0].due = 1
             continue
         vector.armed = 0
         vector.next_ns = now + vector.interval_ns

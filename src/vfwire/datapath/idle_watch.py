@@ -10,6 +10,7 @@ packets a second and TCP stayed as they were. Looking without regard to how much
 """
 
 from vfwire.datapath.control_record import OFFSETS
+from vfwire.datapath.ena_interrupts import wishes
 from vfwire.datapath.ena_queues import DOORBELL_MASK
 from vfwire.datapath.ixgbevf_queues import TAIL
 from vfwire.datapath.nap import LATELY_NS, LOOKS, MANY_NS, MOVED_NS, NAPPING
@@ -34,14 +35,15 @@ RESTS = 4  # a tenth of a microsecond between two looks
 
 @inlined
 def _news(state, told):  # type: ignore[no-untyped-def]
-    """Whether a doorbell has changed since it was last told of, and the loop has not seen it. Writes nothing else.
-
-    A guest may write there what it wants: it is compared, no more, and each value is told once.
+    """Whether a doorbell has changed since it was last told of, and the loop has not seen it; or an ENA's driver waits
+    for an interrupt. A guest may write there what it wants: it is compared, no more, and each doorbell is told once.
     """
     for function in range(state.control[0].functions):
         record = state.functions[function]
         if record.dma == 0:
             continue
+        if record.posted and wishes(state, function):
+            return True
         for row in range(function * QUEUES, function * QUEUES + record.tx_queues):
             queue = state.tx[row]
             if not queue.on:

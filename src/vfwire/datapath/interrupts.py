@@ -39,6 +39,7 @@ def raise_due(state, function, now):  # type: ignore[no-untyped-def]
             continue
         if now < vector.next_ns:
             held |= bit
+            state.control[0].due = 1
             continue
         vector.next_ns = now + vector.interval_ns
         if record.auto_clear & bit:

@@ -41,7 +41,7 @@ def note_traffic(control, now, moved):  # type: ignore[no-untyped-def]
 
 @inlined
 def _watched(control):  # type: ignore[no-untyped-def]
-    """Whether watchers got a core since the last nap, and no interrupt waits for its time."""
+    """Whether watchers got a core since the last nap, and moderation holds no interrupt back."""
     looks = 0
     for number in range(WATCHERS):
         looks += load64(control.address + LOOKS + 8 * number)
