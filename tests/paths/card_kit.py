@@ -33,6 +33,7 @@ def on_a_card(
     pools: tuple[int, ...] | None = None,
     pool_size: int = 2048,
     trust: bool = False,
+    polled: bool = True,
     **asked: Any,
 ) -> Iterator[tuple[Card, list[FunctionDriver]]]:
     """A card without line rate, and a driver on each of its `count` VFs, opened as `asked`.
@@ -44,7 +45,7 @@ def on_a_card(
     directory = Path(tempfile.mkdtemp(prefix="vfw"))
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, directory)
-        engine = Engine([functions_of(count)])
+        engine = Engine([functions_of(count)], polled=polled)
         stack.callback(engine.close)
         key = bytes(range(40))
         card = Card(
