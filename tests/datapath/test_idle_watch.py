@@ -60,14 +60,16 @@ def test_what_the_loop_has_seen_by_itself_is_no_news() -> None:
     assert not look(bench.state, nothing_told(bench))
 
 
-@pytest.mark.parametrize("how", ["no driver", "queue off"])
+@pytest.mark.parametrize("how", ["no driver", "queue off", "no address yet"])
 def test_what_is_not_in_use_is_not_looked_at(how: str) -> None:
     bench, (one, two) = ena_bench(2)
     one.send(frame(two.mac, one.mac))
     if how == "no driver":
         one.record.dma = 0
-    else:
+    elif how == "queue off":
         bench.state.tx[0].on = 0
+    else:
+        bench.state.tx[0].doorbell = 0
     assert not look(bench.state, nothing_told(bench))
 
 
@@ -85,6 +87,13 @@ def test_an_ena_that_waits_for_an_interrupt_is_news_until_its_wish_is_taken() ->
     assert not look(bench.state, told)
     assert os.eventfd_read(int(bench.vector(1, VECTOR).eventfd)) == 1
     os.close(int(bench.vector(1, VECTOR).eventfd))
+
+
+def test_an_82599_whose_ring_is_being_latched_is_left_for_the_next_look() -> None:
+    bench, (one, two) = bench_82599()
+    one.send(frame(two.mac, one.mac))
+    bench.state.tx[0].registers = 0
+    assert not look(bench.state, nothing_told(bench))
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["82599", "ena"]))

@@ -49,9 +49,12 @@ def _news(state, told):  # type: ignore[no-untyped-def]
             if not queue.on:
                 continue
             if record.model == MODEL_ENA:
-                tail, head = load32(queue.doorbell), queue.head & DOORBELL_MASK
+                doorbell, head = queue.doorbell, queue.head & DOORBELL_MASK
             else:
-                tail, head = load32(queue.registers + TAIL), queue.head
+                doorbell, head = queue.registers + TAIL, queue.head
+            if doorbell <= TAIL:  # the loop is writing this row, and its words arrive in any order
+                continue
+            tail = load32(doorbell)
             if tail not in (head, told[row]):
                 told[row] = tail
                 return True

@@ -2,6 +2,8 @@
 
 Control code (devices/) changes anything here only while the loop is parked (devices/engine.py), except the four
 interrupt words of a function, which both sides change by atomic operations, and counters, which it only reads.
+Watchers (idle_watch.py) read queues at any time: an address of registers, once written, can be read until they have
+ended.
 Functions are numbered through all cards of a process; queue q of function f is row f * queues + q of `tx` and `rx`,
 vector v is row f * VECTORS + v, DMA map m is row f * MAPS + m. MAC addresses are the six bytes on the wire read as a
 little-endian int. All addresses are virtual addresses of this process.
