@@ -4,6 +4,7 @@ import contextlib
 import gc
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ settings.load_profile("vfwire")
 
 # Kept by what outlives a test on purpose: multiprocessing's helpers.
 HELPERS = ("resource_tracker", "forkserver")
+CLOSING_SECONDS = 5.0
 NOT_RUN = pytest.StashKey[str]()
 HELD_KINDS = ("/memfd:", "socket:", "anon_inode:", "/dev/net/tun")
 
@@ -116,10 +118,20 @@ def leaves_nothing_behind() -> Iterator[None]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     assert not left, f"processes left behind: {left}"
-    if held_descriptors().keys() - descriptors.keys():
+    open_still = held_since(descriptors)
+    if open_still:
         gc.collect()
-    open_still = {fd: target for fd, target in held_descriptors().items() if fd not in descriptors}
+    deadline = (
+        time.monotonic() + CLOSING_SECONDS
+    )  # a server's thread closes after its client, when it gets a core
+    while (open_still := held_since(descriptors)) and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert not open_still, f"descriptors left open: {open_still}"
+
+
+def held_since(before: dict[int, str]) -> dict[int, str]:
+    """Descriptors that are open now and were not then."""
+    return {fd: target for fd, target in held_descriptors().items() if fd not in before}
 
 
 @pytest.fixture

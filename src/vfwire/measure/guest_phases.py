@@ -6,6 +6,7 @@ Everything is asked for in shell scripts that print a few numbers; rates are by 
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from vfwire.measure.phases import Progress, account
 FRAME_BYTES = 64  # with the FCS, which pktgen does not count
 BURST = 32  # frames that pktgen hands to the driver at once; its pace is between bursts
 PING_SECONDS = 0.005  # between two pings
+COUNTED = ("copied", "notified", "traps")  # what a card counts that hops come from
 WARM_UP_SECONDS = 1.0
 _COMMAND_SECONDS = 30.0
 _TIMES = re.compile(r"time=([0-9.]+) ms")
@@ -64,7 +66,7 @@ class Window:
 class Stream:
     """A pktgen run from the first guest to the second. Rates over the window, counts over the whole run.
 
-    cores: CPU that QEMU's processes and the card's used, in cores. counted: what the card counted in the window.
+    cores: CPU that QEMU's processes and the card's used, in cores. counted: what the card counted over the whole run.
     """
 
     seconds: float
@@ -74,7 +76,7 @@ class Stream:
     lost_to: dict[str, int]
     guest_cpu: dict[str, float]
     cores: dict[str, float]
-    counted: dict[str, float] = field(default_factory=dict)
+    counted: dict[str, int] = field(default_factory=dict)
 
 
 def script(text: str, network: Network, **values: Any) -> str:
@@ -111,7 +113,7 @@ def measure_stream(
     mac = receiver.check(f"cat /sys/class/net/{network.interface}/address").strip()
     receiver.check(script(_SINK, network))
     try:
-        before, drops = _packets(pair, network), pair.count(network)["drops"]
+        before, first = _packets(pair, network), pair.count(network)
         sender.check(script(_PKTGEN, network, mac=mac, pace=pace, burst=BURST))
         try:
             _wait(pair, WARM_UP_SECONDS)
@@ -122,8 +124,15 @@ def measure_stream(
     finally:
         receiver.run(script(_NO_SINK, network), _COMMAND_SECONDS)
     sent, received = after[0] - before[0], after[1] - before[1]
-    causes = {cause: count - drops.get(cause, 0) for cause, count in pair.count(network)["drops"].items()}
-    return Stream(**window, sent=sent, received=received, lost_to=account(max(0, sent - received), causes))  # type: ignore[arg-type]
+    last = pair.count(network)
+    causes = Counter({cause: count - first["drops"].get(cause, 0) for cause, count in last["drops"].items()})
+    return Stream(
+        **window,
+        sent=sent,
+        received=received,
+        lost_to=account(max(0, sent - received), causes),
+        counted={name: last[name] - first[name] for name in COUNTED},
+    )
 
 
 def _window(pair: GuestPair, network: Network, seconds: float, progress: Progress) -> dict[str, Any]:
@@ -133,19 +142,18 @@ def _window(pair: GuestPair, network: Network, seconds: float, progress: Progres
         emulators = sum(sum(process.cpu_times()[:2]) for process in processes)
         return time.perf_counter(), emulators, pair.card_cpu_ns(network) / 1e9
 
-    counted, first = pair.count(network), used()
+    first = used()
     with ThreadPoolExecutor(len(pair.guests)) as pool:
         watching = [pool.submit(watch, guest, network, seconds) for guest in pair.guests]
         _wait(pair, seconds, progress)
         sender, receiver = (future.result() for future in watching)
-    last, now = used(), pair.count(network)
+    last = used()
     wall = last[0] - first[0]
     return {
         "seconds": receiver.seconds,
         "pps": receiver.received / receiver.seconds,
         "guest_cpu": {"sender": sender.cpu, "receiver": receiver.cpu},
         "cores": {"guests": (last[1] - first[1]) / wall, "card": (last[2] - first[2]) / wall},
-        "counted": {name: (now[name] - counted[name]) / wall for name in ("copied", "notified", "traps")},
     }
 
 

@@ -115,11 +115,11 @@ _HOPS = ("layers", "copies", "wakeups_per_packet", "traps_per_packet")
 
 def _hops(stream: phases.Stream) -> dict[str, float | None]:
     """What a packet went through on the card; the emulator does not tell it of its own network."""
-    if not stream.pps:
+    if not stream.received:
         return dict.fromkeys(_HOPS)
-    rate = {name: count / stream.pps for name, count in stream.counted.items()}
-    copies = rate["copied"] / (phases.FRAME_BYTES - FCS_BYTES)
-    return dict(zip(_HOPS, (0.0, copies, rate["notified"], rate["traps"]), strict=True))
+    each = {name: count / stream.received for name, count in stream.counted.items()}
+    copies = each["copied"] / (phases.FRAME_BYTES - FCS_BYTES)
+    return dict(zip(_HOPS, (0.0, copies, each["notified"], each["traps"]), strict=True))
 
 
 def name_better_default(records: Sequence[GuestRecord]) -> list[GuestRecord]:
