@@ -3,6 +3,7 @@
 import contextlib
 import os
 import threading
+import time
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from vfwire.errors import WaitTimeout
 
 _POLLIN = 1
 _END_SECONDS = 5.0
+_JOIN_SECONDS = 0.02  # then it is raised again: it may have been on its way into the lowest class
 
 
 class IdleWatchers:
@@ -43,9 +45,8 @@ class IdleWatchers:
     def _run(self, number: int) -> None:
         if len(self._cores) <= WATCHERS:
             os.sched_setaffinity(0, {self._cores[number]})
-        pollfd = np.array(
-            [self._wakes[number] | _POLLIN << 32], np.int64
-        )  # struct pollfd: fd, events, revents
+        # struct pollfd: fd, events, revents
+        pollfd = np.array([self._wakes[number] | _POLLIN << 32], np.int64)
         told = np.full(len(self._state.tx), -1, np.int64)
         run_watch(self._state, number, pollfd.ctypes.data, told)
 
@@ -54,13 +55,15 @@ class IdleWatchers:
         store_word(field_address(self._state.control, 0, "watchers"), 0)
         for wake in self._wakes:
             os.eventfd_write(wake, 1)
+        deadline = time.monotonic() + _END_SECONDS
         for thread in self._threads:
-            if thread.native_id is not None:
-                with contextlib.suppress(OSError):  # not allowed, or ended: else it ends when a core is idle
-                    os.sched_setscheduler(thread.native_id, os.SCHED_OTHER, os.sched_param(0))
-            thread.join(_END_SECONDS)
-            if thread.is_alive():
-                raise WaitTimeout(f"{thread.name} got no core to end on in {_END_SECONDS:g} s")
+            while thread.is_alive():
+                if time.monotonic() > deadline:
+                    raise WaitTimeout(f"{thread.name} got no core to end on in {_END_SECONDS:g} s")
+                if thread.native_id is not None:
+                    with contextlib.suppress(OSError):  # not allowed: then it ends when a core is idle
+                        os.sched_setscheduler(thread.native_id, os.SCHED_OTHER, os.sched_param(0))
+                thread.join(_JOIN_SECONDS)
         self._threads.clear()
 
     def close(self) -> None:
