@@ -1,12 +1,16 @@
 """What guests' tools say, read: right, wrong, and from a guest that lies."""
 
+from typing import Any, cast
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vfwire.errors import ProtocolError
+from vfwire.guests.commands import Done
 from vfwire.guests.pair import Network, in_table_order
-from vfwire.measure.guest_phases import Window, parse_window
+from vfwire.measure import guest_phases
+from vfwire.measure.guest_phases import Window, measure_tcp, parse_window
 from vfwire.measure.guests import GuestRecord, guest_gains, name_better_default
 
 # time, rx_packets, tx_packets, then /proc/stat: user nice system idle iowait irq softirq steal guest guest_nice
@@ -76,3 +80,48 @@ def test_networks_are_shown_default_first_and_have_addresses() -> None:
     vf, tap = Network("enhanced", "VF", 0), Network("default", "tap", 2)
     assert in_table_order([vf, tap]) == [tap, vf]
     assert (tap.interface, tap.address(0), tap.address(1)) == ("net2", "10.82.2.1", "10.82.2.2")
+
+
+class TalkingPair:
+    """Two guests that say what they are told to, one answer a command."""
+
+    def __init__(self, *answers: str) -> None:
+        self.answers, self.asked = list(answers), [""]
+        self.guests, self.family = [self, self], self
+
+    def run(self, command: str, seconds: float) -> Done:
+        self.asked.append(command)
+        return Done(self.answers.pop(0) if len(self.answers) > 1 else self.answers[0], 1)
+
+    def check(self, command: str = "") -> str:
+        self.asked.append(command)
+        return ""
+
+    def wait_time(self, seconds: float) -> None:
+        self.asked.append("waits")
+
+
+BUSY = '{"error": "the server is busy running a test. try again later"}'
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guest_phases, "_TCP_PAUSE_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_busy_server_is_asked_again() -> None:
+    report = '{"end": {"sum_received": {"bits_per_second": 1.5e9}}}'
+    pair = TalkingPair(BUSY, "Segmentation fault", "", report)
+    found = measure_tcp(cast(Any, pair), Network("default", "x", 2), 0.4, reverse=True)
+    assert found == 1.5e9
+    asked = [command for command in pair.asked if "--client" in command]
+    assert asked == ["iperf3 --client 10.82.2.2 --time 1 --json --reverse"] * 4
+
+
+@pytest.mark.usefixtures("at_once")
+def test_what_iperf3_says_in_the_end_is_told() -> None:
+    with pytest.raises(ProtocolError, match="busy running a test"):
+        measure_tcp(cast(Any, TalkingPair(BUSY)), Network("default", "x", 2), 1, reverse=False)
+    with pytest.raises(ProtocolError, match="it ended with 1"):
+        measure_tcp(cast(Any, TalkingPair("")), Network("default", "x", 2), 1, reverse=False)

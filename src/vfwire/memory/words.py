@@ -12,6 +12,7 @@ Under NUMBA_DISABLE_JIT=1 the same names are plain Python, so that coverage can 
 import ctypes
 import os
 import platform
+import threading
 import time
 from typing import Any
 
@@ -22,6 +23,7 @@ from numba.extending import intrinsic
 
 from vfwire.memory.compiled import jit_disabled
 
+_PLAIN_STEP = threading.Lock()  # plain Python reads and writes in two steps: no store may come in between
 _PLAIN: dict[int, Any] = {8: ctypes.c_uint8, 16: ctypes.c_uint16, 32: ctypes.c_uint32, 64: ctypes.c_int64}
 
 
@@ -49,7 +51,8 @@ def _make_store(bits: int) -> Any:
 
         def plain(address: int, value: int) -> None:
             word = int(value) & ((1 << bits) - 1)
-            _PLAIN[bits].from_address(int(address)).value = word - (1 << 64) if word >> 63 else word
+            with _PLAIN_STEP:
+                _PLAIN[bits].from_address(int(address)).value = word - (1 << 64) if word >> 63 else word
 
         return plain
 
@@ -70,8 +73,9 @@ def _make_read_modify_write(operation: str) -> Any:
 
         def plain(address: int, value: int) -> int:
             cell = ctypes.c_int64.from_address(int(address))
-            old, word = int(cell.value), int(value)
-            cell.value = {"xchg": word, "or": old | word, "and": old & word, "add": old + word}[operation]
+            with _PLAIN_STEP:
+                old, word = int(cell.value), int(value)
+                cell.value = {"xchg": word, "or": old | word, "and": old & word, "add": old + word}[operation]
             return old
 
         return plain
@@ -91,9 +95,10 @@ def _make_compare_exchange() -> Any:
 
         def plain(address: int, expected: int, value: int) -> int:
             cell = ctypes.c_int64.from_address(int(address))
-            old = int(cell.value)
-            if old == expected:
-                cell.value = int(value)
+            with _PLAIN_STEP:
+                old = int(cell.value)
+                if old == expected:
+                    cell.value = int(value)
             return old
 
         return plain
