@@ -119,7 +119,9 @@ def toeplitz(key: bytes, data: bytes) -> int:
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     Ena.warm_up()
     with contextlib.ExitStack() as stack:
-        made = stack.enter_context(card(tmp_path_factory.mktemp("c"), "--vfs", "2", "--model", "ena"))
+        made = stack.enter_context(
+            card(tmp_path_factory.mktemp("c"), "--vfs", "2", "--model", "ena", "--guests")
+        )
         guest = stack.enter_context(start(made, 0, vcpus=QUEUES))
         pool = stack.enter_context(Pool(2048))
         function = VfioUserFunction(Path(made.sockets[1]))

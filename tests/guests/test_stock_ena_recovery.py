@@ -24,7 +24,7 @@ RESET_SECONDS = 60.0
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
-    with hosts(tmp_path_factory.mktemp("c"), 2, "--model", "ena") as made:
+    with hosts(tmp_path_factory.mktemp("c"), 2, "--model", "ena", "--guests") as made:
         serve(made.guests[1])
         yield made
 

@@ -24,7 +24,7 @@ FOUR = range(4)
 
 @pytest.fixture(scope="module")
 def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
-    with hosts(tmp_path_factory.mktemp("c"), 4) as made:
+    with hosts(tmp_path_factory.mktemp("c"), 4, "--guests") as made:
         for guest in made.guests:
             serve(guest)
         yield made

@@ -16,7 +16,7 @@ ADDRESS = "ip address replace 10.0.0.1/24 dev eth0; ip link set eth0 up"
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
-    with hosts(tmp_path_factory.mktemp("c"), 2) as made:
+    with hosts(tmp_path_factory.mktemp("c"), 2, "--guests") as made:
         yield made
 
 

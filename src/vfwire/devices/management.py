@@ -7,6 +7,7 @@
     "hint": ..., "kind": ...}
 """
 
+import contextlib
 import json
 import logging
 import socket
@@ -23,6 +24,8 @@ _log = logging.getLogger(__name__)
 LONGEST_LINE = 65536
 _CONNECTIONS = 8
 _IDLE_SECONDS = 30.0
+_PLACE_SECONDS = 1.0  # who has just gone may still hold one: its thread has to get a core to notice
+_ASKED_SECONDS = 0.2  # for the request of one who is turned away
 _STOP_SECONDS = 5.0
 
 Verb = Callable[[dict[str, Any]], Any]
@@ -52,12 +55,20 @@ class ManagementServer:
                 connection, _ = self._socket.accept()
             except OSError:
                 return
-            if self._ended or not self._places.acquire(blocking=False):
-                connection.close()
+            if self._ended or not self._places.acquire(timeout=_PLACE_SECONDS):
+                self._turn_away(connection)
                 continue
             connection.settimeout(_IDLE_SECONDS)
             self._open.add(connection)
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _turn_away(self, connection: socket.socket) -> None:
+        error = {"ok": False, "error": f"{_CONNECTIONS} others are talking to this card already"}
+        answer = {**error, "hint": "try again when one is done", "kind": "ResourceBusy"}
+        with connection, contextlib.suppress(OSError):
+            connection.settimeout(_ASKED_SECONDS)
+            connection.recv(LONGEST_LINE)  # a socket closed with a request unread takes the answer with it
+            connection.sendall(json.dumps(answer).encode() + b"\n")
 
     def _serve(self, connection: socket.socket) -> None:
         try:
