@@ -94,7 +94,7 @@ def test_netfronts_come_and_go_under_traffic(running: Running) -> None:
         crosses(one, two)
         running.close_front(guest)
         crosses(one, two)
-    assert running.layer.stats()["vifs"] == 2
+    wait_until(lambda: running.layer.stats()["vifs"] == 2, "the last vif to go")
     assert running.layer._host.pool[0].free == free
 
 

@@ -63,7 +63,7 @@ def test_frontends_that_are_refused(running: Running, changes: dict[str, str], r
         with pytest.raises(ProtocolError, match=reason):
             front.wait_backend_state(XenbusState.CONNECTED, 20)
         front.disconnect(0.0)
-    assert running.layer.stats()["vifs"] == 0
+    wait_until(lambda: running.layer.stats()["vifs"] == 0, "the vif to go")
     one, two = running.front(), running.front()
     send(two, BROADCAST)
     crosses(one, two)
@@ -88,7 +88,7 @@ def test_a_frontend_that_breaks_its_ring_is_sent_away_alone(running: Running) ->
         bad.wait_for_event(20)
         bad.wait_for_event(20)
     crosses(one, two)
-    assert running.layer.stats()["vifs"] == 2
+    wait_until(lambda: running.layer.stats()["vifs"] == 2, "the vif to go: its frontend is told first")
 
 
 def test_revoking_a_ring_page_harms_nobody(running: Running) -> None:
