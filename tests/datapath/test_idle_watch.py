@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loop_kit import LoopBench, frame
 
+from tests.waiting import wait_until
 from vfwire.datapath.control_words import load_word, store_register, store_word
 from vfwire.datapath.idle_watch import look, run_watch
 
@@ -154,14 +155,6 @@ def watch() -> Iterator[Watch]:
     made = Watch(ena_bench(2)[0])
     yield made
     made.end()
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """A watcher has what cores others leave, so it can take its time on a busy machine."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.001)
 
 
 def send(watch: Watch) -> None:

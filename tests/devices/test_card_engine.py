@@ -5,11 +5,11 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
 from device_kit import Guest
 
+from tests.waiting import wait_until
 from vfwire.devices.card import Card
 from vfwire.devices.engine import Engine
 from vfwire.errors import UsageError, VfwireError
@@ -23,13 +23,6 @@ def engine():  # type: ignore[no-untyped-def]
     made.warm_up()
     yield made
     made.close()
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.001)
 
 
 def test_parked_means_that_no_round_begins(engine: Engine) -> None:

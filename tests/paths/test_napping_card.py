@@ -1,24 +1,17 @@
 """A card for drivers that wait for interrupts, with real drivers: it naps between frames, and idle cores look."""
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from card_kit import Running, on_a_card
 
+from tests.waiting import wait_until
 from vfwire.datapath import application as words
 from vfwire.datapath.nap import LATELY_NS
 from vfwire.paths.applications import echo, ping
 from vfwire.paths.board import Board
 from vfwire.paths.flow import station
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.005)
 
 
 def pings(nics: list[Any], **options: Any) -> int:
