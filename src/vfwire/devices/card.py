@@ -281,7 +281,7 @@ class Card:
 
     def close(self) -> None:
         """Take all functions out, and the link down."""
-        self.engine.end_watch()
+        self.engine.end_idle_watch()
         if self._clock is not None:
             self._clock.close()
         self.part()

@@ -253,14 +253,14 @@ class Engine:
             tries += 1
             time.sleep(0 if tries < _EAGER_TRIES else 0.000_05)
 
-    def end_watch(self) -> None:
+    def end_idle_watch(self) -> None:
         """Have no idle core look at doorbells any more: their memory is about to go. Safe to call twice."""
         if self._idle_watchers is not None:
             self._idle_watchers.end()
 
     def stop(self) -> None:
         """End the loop's thread. Safe to call twice. Raises WaitTimeout when it does not end."""
-        self.end_watch()
+        self.end_idle_watch()
         self._watch_end.set()
         with self._lock:
             thread = self._thread

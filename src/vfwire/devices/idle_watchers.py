@@ -1,6 +1,7 @@
 """The threads that look at doorbells on idle cores (datapath/idle_watch.py), for drivers that wait for interrupts."""
 
 import contextlib
+import logging
 import os
 import threading
 import time
@@ -12,6 +13,8 @@ from vfwire.datapath.control_words import field_address, store_word
 from vfwire.datapath.idle_watch import run_watch
 from vfwire.datapath.state import CardState
 from vfwire.errors import WaitTimeout
+
+_log = logging.getLogger(__name__)
 
 _POLLIN = 1
 _END_SECONDS = 5.0
@@ -48,7 +51,8 @@ class IdleWatchers:
         # struct pollfd: fd, events, revents
         pollfd = np.array([self._wakes[number] | _POLLIN << 32], np.int64)
         told = np.full(len(self._state.tx), -1, np.int64)
-        run_watch(self._state, number, pollfd.ctypes.data, told)
+        if run_watch(self._state, number, pollfd.ctypes.data, told):
+            _log.warning("the kernel refuses SCHED_IDLE: no idle core looks at doorbells, naps stay short")
 
     def end(self) -> None:
         """End the threads, before memory that they look at goes. Safe to call twice. Raises WaitTimeout."""

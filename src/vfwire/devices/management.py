@@ -55,7 +55,10 @@ class ManagementServer:
                 connection, _ = self._socket.accept()
             except OSError:
                 return
-            if self._ended or not self._places.acquire(timeout=_PLACE_SECONDS):
+            if self._ended:
+                connection.close()
+                continue
+            if not self._places.acquire(timeout=_PLACE_SECONDS):
                 self._turn_away(connection)
                 continue
             connection.settimeout(_IDLE_SECONDS)
