@@ -5,9 +5,8 @@ in the traffic; a long one costs little. Rings that a guest maps cannot wake it,
 
 Drivers that wait for interrupts do not count in microseconds, and the core that polling takes is one that their guests
 could use: for them (`polled` 0) it naps at once, for SHORTEST_NAP_NS at least, and a thousandth of a pause. A nap is
-not free: measured on a virtual machine, 15 us of a core for a timer and two switches, and 20 to 90 us longer than asked
-for where the core fell asleep. So naps of 50 us brought a ping 15 % and cost a fifth of the packets. Where a core has
-nothing else to do, watchers (idle_watch.py) look instead, and naps are long; but only while there is little traffic:
+not free: tried by hand on a virtual machine, some 15 us of a core for a timer and two switches, and longer than asked for
+where the core fell asleep. Shorter naps brought a ping a little and cost packets. Where a core has nothing else to do, watchers (idle_watch.py) look instead, and naps are long; but only while there is little traffic:
 with much of it a nap gathers what then goes in one burst, with one interrupt.
 """
 
