@@ -5,9 +5,9 @@ SCHED_IDLE): it runs where a core would be idle, ends the loop's nap as soon as 
 whoever wakes up. So a lone frame does not wait for the end of a nap where a core is free, and where none is, nobody is
 in a guest's way. It looks while there is little traffic, and LATELY_NS after the last of it; then it sleeps.
 
-Between two emulated guests on two cores, which share them with the card (`vfwire compare --guests`, with and without, in
-turn): a ping took two thirds of the time over an 82599 and half over an ENA; packets a second and TCP stayed within what
-runs differ by. Looking without regard to how much traffic there is halved those.
+Between two emulated guests on two cores, which share them with the card (`vfwire compare --guests`, with and without
+this, in turn): a ping took two thirds of the time over an 82599 and half over an ENA; packets a second and TCP stayed
+within what runs differ by. Looking without regard to how much traffic there is halved those.
 """
 
 from vfwire.datapath.control_record import OFFSETS

@@ -5,9 +5,10 @@ in the traffic; a long one costs little. Rings that a guest maps cannot wake it,
 
 Drivers that wait for interrupts do not count in microseconds, and the core that polling takes is one that their guests
 could use: for them (`polled` 0) it naps at once, for SHORTEST_NAP_NS at least, and a thousandth of a pause. A nap is
-not free: tried by hand on a virtual machine, some 15 us of a core for a timer and two switches, and longer than asked for
-where the core fell asleep. Shorter naps brought a ping a little and cost packets. Where a core has nothing else to do, watchers (idle_watch.py) look instead, and naps are long; but only while there is little traffic:
-with much of it a nap gathers what then goes in one burst, with one interrupt.
+not free: tried by hand on a virtual machine, some 15 us of a core for a timer and two switches, and longer than asked
+for where the core fell asleep. Shorter naps brought a ping a little and cost packets. Where a core has nothing else to
+do, watchers (idle_watch.py) look instead, and naps are long; but only while there is little traffic: with much of it a
+nap gathers what then goes in one burst, with one interrupt.
 """
 
 from vfwire.datapath.control_record import OFFSETS, WATCHERS
