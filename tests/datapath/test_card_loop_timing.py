@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import pytest
 from loop_kit import LoopBench, LoopGuest, frame
 
-from vfwire.datapath.rate import BURST_NS, PLENTY, top_up
+from vfwire.datapath.card import BUDGET
+from vfwire.datapath.rate import BURST_NS, LONGEST_NS, PLENTY, top_up
 from vfwire.datapath.state import CARD
 from vfwire.memory.compiled import compiled
 
@@ -16,8 +17,8 @@ SECOND = 1_000_000_000
 
 
 @compiled
-def topped(state, now):  # type: ignore[no-untyped-def]
-    return top_up(state.cards[0], now)
+def topped(state, now, away=0):  # type: ignore[no-untyped-def]
+    return top_up(state.cards[0], now, away)
 
 
 def test_credit_arithmetic() -> None:
@@ -34,6 +35,11 @@ def test_credit_arithmetic() -> None:
     assert topped(bench.state, (1 << 60) + 2 * BURST_NS) == -most
     assert topped(bench.state, (1 << 60) + 6 * BURST_NS) == most
     assert CARD.fields is not None and card.credit == most
+    assert topped(bench.state, 1 << 61, 3 * BURST_NS) == 3 * most
+    assert topped(bench.state, (1 << 61) + 100) == 3 * most
+    card.rate_bps = 400 * GIGABIT
+    for now in range(1 << 62, (1 << 62) + 5 * SECOND, SECOND):
+        assert 0 < topped(bench.state, now, SECOND) <= LONGEST_NS * 400 * GIGABIT
 
 
 def sent_in(bench: LoopBench, guest: LoopGuest, to: LoopGuest, seconds: float, step_ns: int) -> int:
@@ -71,6 +77,44 @@ def test_a_low_rate_holds_when_the_loop_is_seldom_there() -> None:
     one.record.rate_bps, one.record.credit_ns = 12_000_000, bench.now
     sent = sent_in(bench, one, two, 1.0, 4_000_000)
     assert sent == pytest.approx(12_000_000 / WIRE_BITS_64, rel=0.05)
+
+
+LONG = bytes(586)  # of payload: 600 bytes, so that a burst of 500,000 bits is a hundred frames
+IN_A_BURST = 500_000 // ((600 + 24) * 8)
+
+
+def absence(whose: str, waited: int) -> tuple[LoopBench, LoopGuest, LoopGuest]:
+    """A loop comes back after four times BURST_NS at 10 Gbps, finds `waited` frames of `one` and has one turn."""
+    bench = LoopBench(1, 1) if whose == "link" else LoopBench(2)
+    one, two = bench.start(size=512)
+    limited = bench.state.cards[0] if whose == "link" else one.record
+    limited.rate_bps, limited.credit_ns = 10 * GIGABIT, bench.now
+    for _ in range(waited):
+        one.send(frame(two.mac, one.mac, LONG))
+    bench.state.control[0].away_ns = 4 * BURST_NS
+    bench.round(4 * BURST_NS)
+    bench.state.control[0].away_ns = 0
+    return bench, one, two
+
+
+@pytest.mark.parametrize("whose", ["function", "link"])
+def test_frames_that_waited_while_the_loop_was_away_lose_nothing(whose: str) -> None:
+    """More of them than it takes in one turn."""
+    bench, one, two = absence(whose, 3 * IN_A_BURST)
+    assert one.record.tx_frames == BUDGET < 3 * IN_A_BURST
+    bench.round(0)
+    assert one.record.tx_frames == len(two.receive()) == 3 * IN_A_BURST
+    assert one.record.throttled == 0
+
+
+@pytest.mark.parametrize("whose", ["function", "link"])
+def test_what_was_not_used_of_an_absence_is_gone(whose: str) -> None:
+    bench, one, two = absence(whose, 1)
+    for _ in range(4 * IN_A_BURST):
+        one.send(frame(two.mac, one.mac, LONG))
+    for _ in range(8):
+        bench.round(0)
+    assert 1 + IN_A_BURST <= one.record.tx_frames <= 3 + IN_A_BURST
 
 
 def test_one_out_of_credit_does_not_slow_the_other_and_keeps_the_loop_awake() -> None:

@@ -14,7 +14,7 @@ from vfwire.datapath.ixgbevf_burst import plain_burst
 from vfwire.datapath.ixgbevf_frame import take_descriptors
 from vfwire.datapath.ixgbevf_queues import HEAD, scan, tx_tail
 from vfwire.datapath.nap import nap, note_traffic
-from vfwire.datapath.rate import PLENTY, top_up
+from vfwire.datapath.rate import PLENTY, settle, top_up
 from vfwire.datapath.route import receive_from_link
 from vfwire.datapath.state import MODEL_82599, MODEL_ENA, QUEUES, CardState, new_state
 from vfwire.datapath.statistics import publish_statistics
@@ -72,7 +72,8 @@ def _serve(state, function, number, now):  # type: ignore[no-untyped-def]
     record = state.functions[function]
     card = state.cards[record.card]
     budget = min(pending, BUDGET)
-    credit, link_credit = top_up(record, now), top_up(card, now)
+    away = state.control[0].away_ns
+    credit, link_credit = top_up(record, now, away), top_up(card, now, away)
     asked, done, work = 0, 0, 0
     while done < budget and credit > 0 and work < TURN and queue.on:
         taken, cost, link_cost, completion = 0, 0, 0, 0
@@ -102,13 +103,12 @@ def _serve(state, function, number, now):  # type: ignore[no-untyped-def]
             credit -= cost
         if card.rate_bps:
             link_credit -= link_cost
-    if record.rate_bps:
-        record.credit = credit
-        if credit <= 0:
-            record.throttled += 1
-    if card.rate_bps:
-        card.credit = link_credit
-    if done < pending and (credit <= 0 or link_credit <= 0):
+    waiting = done < pending
+    settle(record, credit, waiting)
+    settle(card, link_credit, waiting)
+    if record.rate_bps and credit <= 0:
+        record.throttled += 1
+    if waiting and (credit <= 0 or link_credit <= 0):
         state.control[0].waiting = 1
     if done and queue.on and record.model == MODEL_82599:
         store32(queue.registers + HEAD, queue.head)
@@ -155,7 +155,7 @@ def run_card(state):  # type: ignore[no-untyped-def]
     words = control.address
     store64(words + STARTED, 1)
     quiet = 0
-    idle_since = clock_ns()
+    now = idle_since = clock_ns()
     while load64(words + STOP) == 0:
         request = load64(words + REQUEST)
         if request != load64(words + ACKNOWLEDGED):
@@ -163,7 +163,8 @@ def run_card(state):  # type: ignore[no-untyped-def]
         if request & 1:
             yield_core()
             continue
-        now = clock_ns()
+        before, now = now, clock_ns()
+        control.away_ns = now - before
         control.rounds += 1
         moved = _round(state, now, quiet > 0 or control.rounds % SCAN_ROUNDS == 0)
         if moved:
@@ -180,6 +181,7 @@ def run_card(state):  # type: ignore[no-untyped-def]
         spin = control.spin_ns if control.polled else 0
         if now - idle_since > spin and control.waiting == 0:
             nap(control, now - idle_since)
+            now = clock_ns()  # it was away of its own will
         elif quiet > control.quiet_rounds << (PATIENCE if control.waiting else 0):
             yield_core()
 

@@ -14,6 +14,7 @@ CONTROL = np.dtype(
         ("pollfd", "i8"),  # struct pollfd for it
         ("functions", "i8"),
         ("cards", "i8"),
+        ("away_ns", "i8"),  # from one round's start to the next's
         ("rounds", "i8"),
         ("busy_rounds", "i8"),
         ("sleeps", "i8"),

@@ -2,9 +2,12 @@
 
 Ethernet counts the frame, its FCS, preamble and gap (layouts/ethernet.py). A sender out of credit waits in its
 ring, as at a hardware scheduler; nothing is dropped. The credit that can pile up while nothing is sent is bounded by
-BURST_NS, which is also how long the loop may be away from its core before a line at full rate loses time; at low rates
-by BURST_BITS, or a loop that has to share its core would lose most of a rate of some Mbps. A frame is sent while there
-is any credit, so one that is long at a low rate leaves a debt: all the time that passes pays it off.
+BURST_NS; at low rates by BURST_BITS, or a loop that has to share its core would lose most of a rate of some Mbps. A
+frame is sent while there is any credit, so one that is long at a low rate leaves a debt: all the time that passes pays
+it off.
+
+A line goes on while the loop is kept from its core, so that time counts whole: frames that waited are sent as fast as
+it goes. What is left of its credit when none waits any more is lost, as on a line.
 """
 
 from vfwire.layouts.ethernet import WIRE_OVERHEAD_BYTES
@@ -17,20 +20,30 @@ PLENTY = 1 << 62
 
 
 @inlined
-def top_up(record, now):  # type: ignore[no-untyped-def]
-    """Credit of a card's uplink or of a function at time `now`; PLENTY when its rate is lifted."""
+def _pile(record):  # type: ignore[no-untyped-def]
+    return max(record.rate_bps * BURST_NS, BURST_BITS * 1_000_000_000)
+
+
+@inlined
+def top_up(record, now, away):  # type: ignore[no-untyped-def]
+    """Credit of a card's uplink or of a function at time `now`; PLENTY when its rate is lifted.
+
+    away: ns for which the loop could not look.
+    """
     if record.rate_bps == 0:
         return PLENTY
-    passed = now - record.credit_ns
+    passed = min(now - record.credit_ns, LONGEST_NS)
     record.credit_ns = now
-    most = max(record.rate_bps * BURST_NS, BURST_BITS * 1_000_000_000)
-    if passed > LONGEST_NS:
-        passed = LONGEST_NS
-    credit = record.credit + passed * record.rate_bps
-    if credit > most:
-        credit = most
-    record.credit = credit
-    return credit
+    most = max(_pile(record), record.rate_bps * min(away, LONGEST_NS), record.credit)
+    record.credit = min(record.credit + passed * record.rate_bps, most)
+    return record.credit
+
+
+@inlined
+def settle(record, credit, waiting):  # type: ignore[no-untyped-def]
+    """Note what a turn has left of the credit. waiting: it has left frames, too."""
+    if record.rate_bps:
+        record.credit = credit if waiting else min(credit, _pile(record))
 
 
 @inlined
