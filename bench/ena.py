@@ -1,16 +1,18 @@
 """The ENA's own questions: placements beside each other, what queues and neighbours cost, what an allowance lets by.
 
-    python -m bench.ena [--seconds 1] [--rounds 5] [--part placement|queues|neighbours|idle|allowance] [--json]
+    python -m bench.ena [--seconds 1] [--rounds 5] [--part placement|line|queues|neighbours|idle|allowance] [--json]
 
 placement: transmit rings in host memory and in the device's (low-latency queues of 128 bytes), line rate lifted and at
-100 Gb/s: packets a second and round trips, medians. queues: the same 64 flows over 1 to 8 queue pairs, lifted, 64 B.
-neighbours: traffic between two VFs of a card, and up to 30 more whose drivers are idle. idle: one round of the card's
-loop with nothing to move, for 1 to 32 VFs that have a driver each, and for 1 to 8 queue pairs on one. allowance: 2 M
-packets/s for a VF that is allowed 1 M. Systems share one core, the card has the other.
+100 Gb/s: packets a second and round trips, medians. line: 1,518 B at line rates of 5 to 100 Gb/s. queues: the same 64
+flows over 1 to 8 queue pairs, lifted, 64 B. neighbours: traffic between two VFs of a card, and up to 30 more whose
+drivers are idle. idle: one round of the card's loop with nothing to move, for 1 to 32 VFs that have a driver each, and
+for 1 to 8 queue pairs on one. allowance: 2 M packets/s for a VF that is allowed 1 M. Systems share one core, the card
+has the other.
 
-A sender that is kept from its core for longer than its ring lasts (126 us at 100 Gb/s, 1,024 frames of 1,518 B) loses
-line time. So beside each rate stands `taken`: the share of the time in which the systems' core, and the card's, ran
-something else than they.
+`line_share` is what arrives of a line rate. Nobody can send faster than the line, so what a sender does not put into
+its ring in time is lost to it: its core may be away for as long as its ring lasts (126 us at 100 Gb/s, 1,024 frames of
+1,518 B; 2.5 ms at 5 Gb/s). So beside it stands `taken`: the share of the same window in which the systems' core, and
+the card's, ran something else than they.
 """
 
 import json
@@ -25,6 +27,7 @@ from typing import Any
 import click
 
 from bench.common import one_line_errors, progress_line
+from bench.zero_loss import line_rate_pps
 from vfwire.bus.vfio_user.client import VfioUserFunction
 from vfwire.bus.vfio_user.server import Server
 from vfwire.devices.card import Card, functions_of
@@ -39,6 +42,7 @@ from vfwire.paths.prepare import prepare
 from vfwire.paths.process import Family
 
 LINE_RATE = 100_000_000_000
+LINE_RATES = (5_000_000_000, 25_000_000_000, 50_000_000_000, LINE_RATE)
 SIZES = (64, 1518)
 QUEUES = (1, 2, 4, 8)
 NEIGHBOURS = (2, 4, 8, 16, 32)  # VFs on the card, two of which have the traffic
@@ -52,6 +56,10 @@ def _taken(path: EnhancedPath, runs: list[Throughput], group: str, names: tuple[
     cores = len({path.cores[name] for name in names})
     used = (run.cpu_ns[group] * run.delivered_pps / 1e9 / cores for run in runs)
     return round(1 - statistics.median(used), 4)
+
+
+def _line_share(line_rate_bps: int | None, frame_bytes: int, pps: float) -> float | None:
+    return round(pps / line_rate_pps(frame_bytes, line_rate_bps), 4) if line_rate_bps else None
 
 
 def _measure(
@@ -70,15 +78,17 @@ def _measure(
             plan = StreamPlan(frame_bytes=size, seconds=seconds, flows=flows)
             runs = [measure_throughput(path, plan) for _ in range(rounds)]
             samples = measure_round_trips(path, size, seconds)
+            rate = statistics.median(run.delivered_pps for run in runs)
             records.append(
                 {
                     "frame_bytes": size,
                     "line_rate_bps": options.line_rate_bps,
+                    "line_share": _line_share(options.line_rate_bps, size, rate),
                     "llq_bytes": options.llq,
                     "queues": options.queues,
                     "idle_vfs": idle_vfs,
                     "ring_size": options.ring_size,
-                    "packets_per_second": round(statistics.median(run.delivered_pps for run in runs)),
+                    "packets_per_second": round(rate),
                     "card_ns_per_packet": round(statistics.median(run.cpu_ns["card"] for run in runs), 1),
                     "taken": {
                         "systems": _taken(path, runs, "systems", SYSTEMS),
@@ -100,6 +110,13 @@ def placement(seconds: float, rounds: int) -> list[dict[str, Any]]:
     for rate in (None, LINE_RATE):
         for llq in (0, 128):
             found += _measure(PathOptions(line_rate_bps=rate, llq=llq), SIZES, 1, seconds, rounds)
+    return found
+
+
+def line(seconds: float, rounds: int) -> list[dict[str, Any]]:
+    found = []
+    for rate in LINE_RATES:
+        found += _measure(PathOptions(line_rate_bps=rate), SIZES[1:], 1, seconds, rounds)
     return found
 
 
@@ -179,6 +196,7 @@ def allowance(seconds: float, rounds: int) -> list[dict[str, Any]]:
 
 PARTS = {
     "placement": placement,
+    "line": line,
     "queues": queues,
     "neighbours": neighbours,
     "idle": idle,

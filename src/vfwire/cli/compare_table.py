@@ -80,8 +80,14 @@ def _table(size: int, records: Sequence[PathRecord], run: dict[str, Any]) -> Tab
     return table
 
 
+def _three_digits(value: float) -> float:
+    """So that 999.7 is told as 1,000 (of `.3g`: 1e+03)."""
+    return float(f"{value:.3g}")
+
+
 def scaled(value: float, unit: str) -> str:
     """Three digits and a prefix: 12.3 M."""
+    value = _three_digits(value)
     for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= factor:
             return f"{value / factor:.3g} {letter}{unit}"
@@ -125,7 +131,7 @@ def number(value: float | None, unit: str = "") -> str:
     """Three digits, NONE for none."""
     if value is None:
         return NONE
-    text = f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+    text = f"{value:.3g}" if _three_digits(value) < 1000 else f"{value:,.0f}"
     return f"{text} {unit}".rstrip()
 
 
