@@ -39,6 +39,8 @@ def test_no_column_is_cut_off(terminal: bool, columns: int) -> None:
         (999_700, "999,700 ns", "1 Mns"),
     ],
 )
-def test_a_value_just_below_a_thousand_is_told_in_digits(value: float, as_number: str, as_scaled: str) -> None:
+def test_a_value_just_below_a_thousand_is_told_in_digits(
+    value: float, as_number: str, as_scaled: str
+) -> None:
     assert number(value, "ns") == as_number
     assert scaled(value, "ns") == as_scaled

@@ -113,6 +113,25 @@ def _protocols(source, whole, front, second):  # type: ignore[no-untyped-def]
 
 
 @inlined
+def _locate(entry, word0, header_at, stride, start, end, delta):  # type: ignore[no-untyped-def]
+    """(bytes of the frame, where it begins, bytes pushed into the entry, where the rest is); 0 bytes: not plain.
+
+    header_at: where pushed bytes begin in a low-latency entry of `stride` bytes.
+    """
+    word1 = load64(entry + 8)
+    length, address = word0 & LENGTH_MASK, word1 & ADDRESS_MASK
+    if length and (address < start or address > end - length):
+        return 0, 0, 0, 0
+    address += delta
+    if stride == DESCRIPTOR_BYTES:
+        return length, address, 0, 0
+    front = (word1 >> TX_HEADER_SHIFT) & 0xFF
+    if front < SHORTEST or front > stride - header_at:
+        return 0, 0, 0, 0
+    return front + length, entry + header_at, front, address
+
+
+@inlined
 def _offer(state, to, inbox, place, whole):  # type: ignore[no-untyped-def]
     """(address, request ID) of the buffer offered at `place` (free-running); address 0: it cannot take the frame."""
     ring, mask = inbox.ring, inbox.size - 1
@@ -126,6 +145,17 @@ def _offer(state, to, inbox, place, whole):  # type: ignore[no-untyped-def]
         return 0, 0
     buffer = buffer_address(state, to, inbox, load64(entry + 8) & ADDRESS_MASK, whole, 1)
     return buffer, (offer >> RX_ID_SHIFT) & 0xFFFF
+
+
+@inlined
+def _fill(buffer, source, whole, front, rest, streaming):  # type: ignore[no-untyped-def]
+    """Copy a frame; 1 if it went past the caches."""
+    if front == 0:
+        return put_frame(buffer, source, whole, streaming)
+    copy_frame(buffer, source, front)
+    if whole > front:
+        copy(buffer + front, rest, whole - front)
+    return 0
 
 
 @inlined
@@ -211,11 +241,8 @@ def ena_burst(state, function, number, pending, credit, metered):  # type: ignor
     target = state.functions[to]
     key0, key1 = queue.key0, queue.key1
     is_ipv4 = (key1 >> 32) & 0xFFFF == IPV4_IN_KEY1
-    ring, head, size, stride = queue.ring, queue.head, queue.size, queue.llq_bytes
-    header_at = queue.llq_first * DESCRIPTOR_BYTES
-    pushed = stride != 0
-    if not pushed:
-        stride = DESCRIPTOR_BYTES
+    ring, head, size = queue.ring, queue.head, queue.size
+    stride, header_at = max(queue.llq_bytes, DESCRIPTOR_BYTES), queue.llq_first * DESCRIPTOR_BYTES
     start, end, delta = queue.map_start, queue.map_end, queue.map_delta
     longest = target.max_frame
     slot, value = -1, 0
@@ -228,21 +255,11 @@ def ena_burst(state, function, number, pending, credit, metered):  # type: ignor
         return 0, credit
     while taken < most and credit > 0:
         entry = ring + (head & (size - 1)) * stride
-        word0, word1 = load64(entry), load64(entry + 8)
+        word0 = load64(entry)
         if word0 & PLAIN_MASK != PLAIN or (word0 & TX_PHASE) >> TX_PHASE_SHIFT != phase_of(head, size):
             break
         _ask_ahead(ring, head, size - 1, stride, delta)
-        length, address, front = word0 & LENGTH_MASK, word1 & ADDRESS_MASK, 0
-        if length and (address < start or address > end - length):
-            break
-        address += delta
-        source = address
-        if pushed:
-            front = (word1 >> TX_HEADER_SHIFT) & 0xFF
-            source = entry + header_at
-            if front < SHORTEST or front > stride - header_at:
-                break
-        whole = front + length
+        whole, source, front, rest = _locate(entry, word0, header_at, stride, start, end, delta)
         if whole < SHORTEST or whole > longest:
             break
         first, second = read64(source), read64(source + 8)
@@ -276,12 +293,7 @@ def ena_burst(state, function, number, pending, credit, metered):  # type: ignor
             buffer, request = _offer(state, to, inbox, in_head, whole)
             if buffer == 0:
                 break
-            if front:
-                copy_frame(buffer, source, front)
-                if length:
-                    copy(buffer + front, address, length)
-            else:
-                streamed |= put_frame(buffer, source, whole, streaming)
+            streamed |= _fill(buffer, source, whole, front, rest, streaming)
             put_header(buffer, first, second)
             state.staged[0, moved] = DONE | protocols | whole << RXC_LENGTH_SHIFT | request << RXC_ID_SHIFT
             state.staged[1, moved] = (value & 0xFFFFFFFF) | slot << RXC_QUEUE_SHIFT
