@@ -26,8 +26,8 @@ from vfwire.bus.xen.events import EventChannel
 from vfwire.datapath import netfront as loops
 from vfwire.datapath.bridge import mac_at
 from vfwire.datapath.grants import grant_copy
-from vfwire.datapath.netback import _take_requests
 from vfwire.datapath.netback_move import decide, forward, make_moves, push_received
+from vfwire.datapath.netback_requests import take_requests
 from vfwire.datapath.netback_state import BURST, RUNNING, Host, count_vifs, new_host, request_of, vif_of
 from vfwire.datapath.netback_vif import map_rings
 from vfwire.datapath.port import give, take
@@ -109,7 +109,7 @@ def netback_by_stage(layers, row):  # type: ignore[no-untyped-def]
     layer = layers[0]
     vif = vif_of(layer, 0)
     count = min(requests_after(vif.tx, vif.tx_cons), BURST)
-    _take_requests(layer, 0, count)
+    take_requests(layer, 0, count)
     row[0] = clock_ns()
     grant_copy(layer.domains, layer.fetches, count)
     row[1] = clock_ns()

@@ -266,7 +266,9 @@ def words_imported(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("name", ["netback.py", "netback_move.py"])
+@pytest.mark.parametrize(
+    "name", ["netback.py", "netback_requests.py", "netback_uplink.py", "netback_move.py"]
+)
 def test_netback_has_no_other_way_to_memory(name: str) -> None:
     """The loops that hold frame numbers and references import nothing that reads or writes at an address; and
     the address of a domain's arena is known to the grants alone.

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from xen_rig import BROADCAST, MACS, Front, Rig, RxResponse, TxRequest, TxResponse
 
 from vfwire.datapath import netback
+from vfwire.datapath.netback_requests import CREDIT_NS
 from vfwire.datapath.netback_state import BACKLOG, BURST
 from vfwire.memory.compiled import jit_disabled
 
@@ -234,7 +235,7 @@ def test_the_cap_pays_back_what_a_burst_took_ahead(rig: Rig) -> None:
     one.transmit([one.frame(two.mac, size=1514)] * 100)
     rig.round()
     assert len(two.receive()) == BURST
-    assert rig.layer.credit <= -(BURST * 1538 * 8 * 10**9) + 10**6 * netback.CREDIT_NS
+    assert rig.layer.credit <= -(BURST * 1538 * 8 * 10**9) + 10**6 * CREDIT_NS
     assert rig.round() == netback.AGAIN  # work waits: the layer does not sleep
     assert two.receive() == []
 

@@ -11,6 +11,7 @@ import numpy as np
 from vfwire.datapath.bridge import MAC_ENTRY, TABLE_ENTRIES
 from vfwire.datapath.grants import DOMAIN, GRANT_COPY, PREFIX
 from vfwire.datapath.port import FRAME, POOL, QUEUE, buffer_of
+from vfwire.layouts.ethernet import ETHERNET_BYTES
 from vfwire.memory.compiled import inlined
 from vfwire.memory.records import record_at
 from vfwire.memory.words import load64, store64
@@ -21,6 +22,7 @@ BURST = 64  # frames taken from one port at a time
 MOVES = BURST + 2 * MAX_VIFS  # copies in one batch: a flooded frame takes one for each port
 HEADER = PREFIX  # bytes of a frame that the bridge fetches to look at
 HEADER_ROOM = 64  # a cache line for each of them
+SHORTEST = ETHERNET_BYTES  # frame that is forwarded
 BACKLOG = 1024  # frames that wait in the layer for one vif to give buffers, a power of two
 STAGED = 4 * MOVES
 
