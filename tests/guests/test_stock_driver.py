@@ -10,7 +10,6 @@ import pytest
 
 from tests.guests.stock_kit import (
     Hosts,
-    content,
     hosts,
     interrupts,
     iperf,
@@ -25,7 +24,11 @@ from tests.guests.stock_kit import (
 )
 from vfwire.guests.guest import Guest
 
-pytestmark = [pytest.mark.guests, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.guests,
+    pytest.mark.timeout(600),
+    pytest.mark.usefixtures("drivers_are_content"),
+]
 
 SEED = random.Random(82599).randbytes(1 << 20)
 
@@ -39,22 +42,6 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
         for guest in made.guests:
             serve(guest)
         yield made
-
-
-@pytest.fixture
-def one(pair: Hosts) -> Guest:
-    return pair.guests[0]
-
-
-@pytest.fixture
-def two(pair: Hosts) -> Guest:
-    return pair.guests[1]
-
-
-@pytest.fixture(autouse=True)
-def drivers_are_content(one: Guest, two: Guest) -> Iterator[None]:
-    with content(one, two):
-        yield
 
 
 def test_it_binds_and_knows_its_mac_and_its_link(pair: Hosts, one: Guest) -> None:

@@ -9,7 +9,6 @@ import pytest
 from tests.guests.bpf_object import DROP, bpf_object, redirect, verdict
 from tests.guests.stock_kit import (
     Hosts,
-    content,
     hosts,
     interrupts,
     iperf,
@@ -24,7 +23,11 @@ from tests.guests.stock_kit import (
 from vfwire.guests.guest import Guest
 from vfwire.layouts.ena_admin import METRIC_NAMES
 
-pytestmark = [pytest.mark.guests, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.guests,
+    pytest.mark.timeout(600),
+    pytest.mark.usefixtures("drivers_are_content"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -33,22 +36,6 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
         for guest in made.guests:
             serve(guest)
         yield made
-
-
-@pytest.fixture
-def one(pair: Hosts) -> Guest:
-    return pair.guests[0]
-
-
-@pytest.fixture
-def two(pair: Hosts) -> Guest:
-    return pair.guests[1]
-
-
-@pytest.fixture(autouse=True)
-def drivers_are_content(one: Guest, two: Guest) -> Iterator[None]:
-    with content(one, two):
-        yield
 
 
 def complaints(guest: Guest) -> list[str]:

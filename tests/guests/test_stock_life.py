@@ -20,16 +20,6 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
         yield made
 
 
-@pytest.fixture
-def one(pair: Hosts) -> Guest:
-    return pair.guests[0]
-
-
-@pytest.fixture
-def two(pair: Hosts) -> Guest:
-    return pair.guests[1]
-
-
 @pytest.fixture(autouse=True)
 def neighbour_is_content(two: Guest) -> Iterator[None]:
     with content(two):

@@ -7,7 +7,6 @@ import pytest
 
 from tests.guests.stock_kit import (
     Hosts,
-    content,
     hosts,
     iperf,
     ping,
@@ -20,7 +19,11 @@ from tests.guests.stock_kit import (
 )
 from vfwire.guests.guest import Guest
 
-pytestmark = [pytest.mark.guests, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.guests,
+    pytest.mark.timeout(600),
+    pytest.mark.usefixtures("drivers_are_content"),
+]
 
 WIRE_OVERHEAD = 24  # bytes of a frame that no counter sees: FCS, preamble and gap
 
@@ -31,22 +34,6 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
         for guest in made.guests:
             serve(guest)
         yield made
-
-
-@pytest.fixture
-def one(pair: Hosts) -> Guest:
-    return pair.guests[0]
-
-
-@pytest.fixture
-def two(pair: Hosts) -> Guest:
-    return pair.guests[1]
-
-
-@pytest.fixture(autouse=True)
-def drivers_are_content(one: Guest, two: Guest) -> Iterator[None]:
-    with content(one, two):
-        yield
 
 
 def test_a_port_vlan_is_invisible_to_its_guest(pair: Hosts, one: Guest, two: Guest) -> None:
