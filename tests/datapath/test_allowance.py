@@ -104,33 +104,6 @@ def test_an_82599_is_metered_likewise() -> None:
     assert instance.pps_exceeded == instance.dropped == 1500 - two.record.rx_frames
 
 
-def test_connections_beyond_the_allowance_are_dropped_and_counted() -> None:
-    bench, (one, two) = ena_bench(2, size=256)
-    set_allowance(bench.state, 0, [0], {"conntrack_most": 10})
-    for port in range(15):
-        one.send(udp(two.mac, one.mac, port=port))
-    bench.rounds()
-    assert len(two.receive()) == 10
-    assert (bench.state.instances[0].conntrack_exceeded, bench.state.instances[0].conntrack_count) == (5, 10)
-    for port in (3, 9, 14):  # those that are tracked go on
-        one.send(udp(two.mac, one.mac, port=port))
-    two.send(udp(one.mac, two.mac, addresses=(0x0A000002, 0x0A000001), port=3))
-    bench.rounds()
-    assert len(two.receive()) == 2
-
-
-def test_the_way_back_belongs_to_the_same_connection() -> None:
-    bench, (one, two) = ena_bench(2)
-    set_allowance(bench.state, 0, [0], {"conntrack_most": 1})
-    one.send(udp(two.mac, one.mac, port=3))
-    bench.rounds()
-    header = struct.pack(">BBHHHBBHII", 0x45, 0, 46, 0, 0, 64, 17, 0, 0x0A000002, 0x0A000001)
-    back = frame(one.mac, two.mac, header + struct.pack(">HHHH", 9, 3, 26, 0) + bytes(18), 0x0800)
-    two.send(back)
-    bench.rounds()
-    assert [got.frame for got in one.receive()] == [back] and bench.state.instances[0].conntrack_exceeded == 0
-
-
 def test_link_local_packets_have_a_limit_of_their_own() -> None:
     bench, (one, two) = ena_bench(2, size=256)
     set_allowance(bench.state, 0, [0], {}, linklocal_pps=10)

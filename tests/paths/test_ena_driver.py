@@ -1,6 +1,7 @@
 """The ENA driver on a card's ENA, over vfio-user: set-up, frames, queues, offloads, events, resets, statistics."""
 
 import select
+import struct
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ from card_kit import enas
 
 from vfwire.bus.vfio_user.client import VfioUserFunction
 from vfwire.datapath import port
+from vfwire.datapath.instance import CONNTRACK_MOST
 from vfwire.devices.allowances import Allowance, allow
 from vfwire.devices.ena_options import EnaOptions
 from vfwire.drivers.ena import Ena
@@ -253,6 +255,27 @@ def test_the_allowance_counters_have_their_documented_names() -> None:
         assert set(admin.METRIC_NAMES.values()) <= nic.stats().keys()
     with enas(1, options=EnaOptions(without=frozenset({"CUSTOMER_METRICS"}))) as (_, (nic,)):
         assert "pps_allowance_exceeded" in nic.stats() and "conntrack_allowance_available" not in nic.stats()
+
+
+def test_connections_are_left_until_the_limit_is_reached() -> None:
+    """Without a limit, too: an operator's check takes 0 for an alarm."""
+
+    def left(nic: Ena) -> int:
+        return nic.stats()["conntrack_allowance_available"]
+
+    with enas(2) as (card, (one, two)):
+        assert left(one) == left(two) == CONNTRACK_MOST
+        allow(card, Allowance((0,), {"conntrack_most": 2}))
+        assert left(one) == 2
+        ethernet = two.mac + one.mac + b"\x08\x00"
+        for number, available in ((7, 1), (8, 0), (8, 0), (9, 0)):
+            data = struct.pack(">HHHH", number, 9, 26, 0) + bytes(18)
+            header = struct.pack(">BBHHHBBHII", 0x45, 0, 46, 0, 0, 64, 17, 0, 0x0A000001, 0x0A000002)
+            send(one, [ethernet + header + data])
+            one.wait_sent()
+            assert left(one) == available
+        assert one.stats()["conntrack_allowance_exceeded"] == 1
+        assert left(two) == CONNTRACK_MOST
 
 
 @pytest.mark.parametrize(

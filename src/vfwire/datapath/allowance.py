@@ -9,24 +9,21 @@ A function under an allowance takes the general path, frame by frame.
 
 from typing import Any
 
-from vfwire.datapath.instance import CONNECTIONS
-from vfwire.datapath.packet import KIND_IPV4, KIND_TCP, KIND_UDP, parse_prefix
+from vfwire.datapath.conntrack import flow_of, forget_some, track
+from vfwire.datapath.packet import KIND_IPV4, parse_prefix
 from vfwire.datapath.rate import wire_cost
 from vfwire.datapath.state import NOWHERE, CardState, Drop
 from vfwire.datapath.switch import forget_paths
 from vfwire.layouts.ethernet import IPV4_DESTINATION, IPV4_SOURCE
 from vfwire.memory.compiled import inlined
-from vfwire.memory.unaligned import read32, read64
+from vfwire.memory.unaligned import read32
 
 HELD_BY_NOTHING, HELD_BY_PPS, HELD_BY_BANDWIDTH = 0, 1, 2
 LIMITS = ("bw_in_bps", "bw_out_bps", "burst_bits", "pps", "conntrack_most")
 LARGEST_BURST = 4_000_000_000  # bits: credits stay far below 2**63
-IDLE_NS = 350_000_000_000  # of a tracked connection, before its row may be used again (AWS: 350 s for TCP)
 _PPS_BURST_NS = 1_000_000  # of packets that may pile up
 _LONGEST_NS = 10_000_000
 _PACKET = 1_000_000_000
-_PROBES = 32
-_POSITIVE = (1 << 63) - 1
 _LINK_LOCAL = 0xFEA9  # 169.254.0.0/16, as the little-endian word that a frame begins its address with
 _ALLOWANCE = int(Drop.ALLOWANCE)
 
@@ -66,6 +63,8 @@ def top_up_allowances(state, function, now):  # type: ignore[no-untyped-def]
     passed = min(now - instance.now, _LONGEST_NS)
     if passed > 0:
         instance.now = now
+        if instance.conntrack_most:
+            forget_some(state, record.instance)
         burst = max(instance.burst_bits * _PACKET, 0)
         for_in, for_out = instance.bw_in_bps * 100_000, instance.bw_out_bps * 100_000
         instance.in_credit = _refill(instance.in_credit, instance.bw_in_bps, passed, max(burst, for_in))
@@ -116,47 +115,6 @@ def pay_out(state, function, length):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _flow(header, kind, l2, l3):  # type: ignore[no-untyped-def]
-    """A key of the connection that an IPv4 packet of TCP or UDP belongs to, the same both ways; 0 for others."""
-    if not kind & KIND_IPV4 or not kind & (KIND_TCP | KIND_UDP):
-        return 0
-    addresses = read64(header + l2 + IPV4_SOURCE)
-    ports = read32(header + l2 + l3)
-    one = ((addresses & 0xFFFFFFFF) << 16) | (ports & 0xFFFF)
-    other = (((addresses >> 32) & 0xFFFFFFFF) << 16) | (ports >> 16)
-    low, high = min(one, other), max(one, other)
-    key = (low * 0x9E3779B97F4A7C1) ^ (high * 0x2545F4914F6CDD1D) ^ (1 if kind & KIND_TCP else 2)
-    return (key & _POSITIVE) | 1
-
-
-@inlined
-def _tracked(state, row, key):  # type: ignore[no-untyped-def]
-    """Whether the connection is tracked, or can be from now on."""
-    instance, table = state.instances[row], state.connections
-    place = (key ^ (key >> 29)) & (CONNECTIONS - 1)
-    free = -1
-    for _ in range(_PROBES):
-        found = table[row, 2 * place]
-        if found == key:
-            table[row, 2 * place + 1] = instance.now
-            return True
-        if free < 0 and (found == 0 or instance.now - table[row, 2 * place + 1] > IDLE_NS):
-            free = place
-        if found == 0:
-            break
-        place = (place + 1) & (CONNECTIONS - 1)
-    if free < 0:
-        return False
-    if table[row, 2 * free] == 0:
-        if instance.conntrack_count >= min(instance.conntrack_most, CONNECTIONS * 3 // 4):
-            return False
-        instance.conntrack_count += 1
-    table[row, 2 * free] = key
-    table[row, 2 * free + 1] = instance.now
-    return True
-
-
-@inlined
 def _refused(state, function):  # type: ignore[no-untyped-def]
     """Whether connection tracking or the link-local limit drops the frame in hand, on its way out or in; counted."""
     hand, record = state.in_hand[0], state.functions[function]
@@ -173,8 +131,8 @@ def _refused(state, function):  # type: ignore[no-untyped-def]
                 return True
             record.linklocal_credit -= _PACKET
     if instance.conntrack_most:
-        key = _flow(header, kind, l2, l3)
-        if key and not _tracked(state, record.instance, key):
+        key, flags = flow_of(header, kind, l2, l3)
+        if key and not track(state, record.instance, key, flags):
             instance.conntrack_exceeded += 1
             return True
     return False

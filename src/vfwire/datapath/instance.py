@@ -15,6 +15,7 @@ INSTANCE = np.dtype(
         ("out_credit", "i8"),
         ("pps_credit", "i8"),  # packets x 1e9
         ("conntrack_count", "i8"),
+        ("swept", "i8"),  # rows of its table looked at for connections that are over (free-running)
         ("bw_in_exceeded", "i8"),  # packets queued or dropped ...
         ("bw_out_exceeded", "i8"),
         ("pps_exceeded", "i8"),
@@ -24,4 +25,5 @@ INSTANCE = np.dtype(
     ],
     align=True,
 )
-CONNECTIONS = 8192  # rows of an instance's table, a power of two; at most three quarters are used
+CONNECTIONS = 16_384  # rows of an instance's table, a power of two
+CONNTRACK_MOST = 6_000  # of them used: so few that a row is always found

@@ -1,12 +1,13 @@
 """Allowances of an instance, as text and on a card: which VFs are one instance, and what EC2 would allow it.
 
-0,1:bw-in=5G,bw-out=5G,burst=1G,pps=1M,conntrack=10k,linklocal=1024
+0,1:bw-in=5G,bw-out=5G,burst=1G,pps=1M,conntrack=5k,linklocal=1024
 """
 
 import re
 from dataclasses import dataclass
 
 from vfwire.datapath.allowance import LARGEST_BURST, set_allowance
+from vfwire.datapath.instance import CONNTRACK_MOST
 from vfwire.devices.card import Card
 from vfwire.errors import UsageError
 
@@ -15,7 +16,7 @@ _LIMITS = {  # name: (field of datapath/instance.py, the most there is)
     "bw-out": ("bw_out_bps", 400 * 10**9),
     "burst": ("burst_bits", LARGEST_BURST),
     "pps": ("pps", 10**9),
-    "conntrack": ("conntrack_most", 6_000),
+    "conntrack": ("conntrack_most", CONNTRACK_MOST),
     "linklocal": ("linklocal_pps", 10**9),
 }
 NAMES = tuple(_LIMITS)

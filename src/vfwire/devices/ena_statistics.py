@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from vfwire.datapath.control_words import row_of
+from vfwire.datapath.instance import CONNTRACK_MOST
 from vfwire.datapath.state import CardState, Drop
 from vfwire.devices.ena_options import EnaOptions
 from vfwire.devices.ena_rings import Answer, Refused, guest_address
@@ -62,14 +63,18 @@ class EnaStatistics:
         )
 
     def metrics(self) -> dict[int, int]:
-        """Every customer metric by its number, of the instance that this function is part of (0 without one)."""
+        """Every customer metric by its number, of the instance that this function is part of.
+
+        Without a limit nothing is counted, and as many connections are left as a limit can be: 0 left is an alarm.
+        """
         row = int(self._record["instance"])
         found = dict.fromkeys(admin.METRIC_NAMES, 0)
         found[admin.LINKLOCAL_ALLOWANCE_EXCEEDED] = int(self._record["linklocal_exceeded"])
+        found[admin.CONNTRACK_ALLOWANCE_AVAILABLE] = CONNTRACK_MOST
         if row >= 0:
             instance = self._state.instances[row]
             found |= {number: int(instance[field]) for number, field in _INSTANCE_FIELDS.items()}
-            free = int(instance["conntrack_most"]) - int(instance["conntrack_count"])
+            free = (int(instance["conntrack_most"]) or CONNTRACK_MOST) - int(instance["conntrack_count"])
             found[admin.CONNTRACK_ALLOWANCE_AVAILABLE] = max(free, 0)
         return found
 
