@@ -27,17 +27,16 @@ from typing import Any
 import click
 
 from bench.common import one_line_errors, progress_line
-from bench.zero_loss import line_rate_pps
+from bench.ena_runs import Setup, in_turn
 from vfwire.bus.vfio_user.client import VfioUserFunction
 from vfwire.bus.vfio_user.server import Server
 from vfwire.devices.card import Card, functions_of
 from vfwire.devices.engine import Engine
 from vfwire.drivers.ena import Ena
 from vfwire.drivers.verbs import Pool
-from vfwire.measure.phases import StreamPlan, Throughput, measure_round_trips, measure_throughput
+from vfwire.measure.phases import StreamPlan, measure_throughput
 from vfwire.paths.enhanced import EnhancedPath
 from vfwire.paths.path import PathOptions
-from vfwire.paths.pinning import CARD, SYSTEMS
 from vfwire.paths.prepare import prepare
 from vfwire.paths.process import Family
 
@@ -51,80 +50,24 @@ COUNTER = "pps_allowance_exceeded"
 NEVER_NS = 1 << 60
 
 
-def _taken(path: EnhancedPath, runs: list[Throughput], group: str, names: tuple[str, ...]) -> float:
-    """The share of the time in which the cores of these processes, who poll and never sleep, ran something else."""
-    cores = len({path.cores[name] for name in names})
-    used = (run.cpu_ns[group] * run.delivered_pps / 1e9 / cores for run in runs)
-    return round(1 - statistics.median(used), 4)
-
-
-def _line_share(line_rate_bps: int | None, frame_bytes: int, pps: float) -> float | None:
-    return round(pps / line_rate_pps(frame_bytes, line_rate_bps), 4) if line_rate_bps else None
-
-
-def _measure(
-    options: PathOptions, sizes: tuple[int, ...], flows: int, seconds: float, rounds: int, idle_vfs: int = 0
-) -> list[dict[str, Any]]:
-    """Medians over `rounds` of one opened path, one record a size. idle_vfs: neighbours with a driver only."""
-    records = []
-    with Family() as family, ExitStack() as stack:
-        path = EnhancedPath(family, options, "ena", idle_vfs=idle_vfs)
-        path.open()
-        for socket in path.idle:
-            stack.enter_context(
-                Ena.open(VfioUserFunction(Path(socket)), stack.enter_context(Pool(1024)), ring_size=64)
-            )
-        for size in sizes:
-            plan = StreamPlan(frame_bytes=size, seconds=seconds, flows=flows)
-            runs = [measure_throughput(path, plan) for _ in range(rounds)]
-            samples = measure_round_trips(path, size, seconds)
-            rate = statistics.median(run.delivered_pps for run in runs)
-            records.append(
-                {
-                    "frame_bytes": size,
-                    "line_rate_bps": options.line_rate_bps,
-                    "line_share": _line_share(options.line_rate_bps, size, rate),
-                    "llq_bytes": options.llq,
-                    "queues": options.queues,
-                    "idle_vfs": idle_vfs,
-                    "ring_size": options.ring_size,
-                    "packets_per_second": round(rate),
-                    "card_ns_per_packet": round(statistics.median(run.cpu_ns["card"] for run in runs), 1),
-                    "taken": {
-                        "systems": _taken(path, runs, "systems", SYSTEMS),
-                        "card": _taken(path, runs, "card", (CARD,)),
-                    },
-                    "lost_share": round(statistics.median(run.lost / run.sent for run in runs), 5),
-                    "rtt_p50_us": round(float(statistics.median(samples.tolist())) / 1000, 1),
-                    "cores": path.cores,
-                }
-            )
-            progress_line(json.dumps(records[-1]))
-        stack.close()
-        path.close()
-    return records
-
-
 def placement(seconds: float, rounds: int) -> list[dict[str, Any]]:
-    found = []
-    for rate in (None, LINE_RATE):
-        for llq in (0, 128):
-            found += _measure(PathOptions(line_rate_bps=rate, llq=llq), SIZES, 1, seconds, rounds)
-    return found
+    setups = [
+        Setup(PathOptions(line_rate_bps=rate, llq=llq), size)
+        for size in SIZES
+        for rate in (None, LINE_RATE)
+        for llq in (0, 128)
+    ]
+    return in_turn(setups, seconds, rounds)
 
 
 def line(seconds: float, rounds: int) -> list[dict[str, Any]]:
-    found = []
-    for rate in LINE_RATES:
-        found += _measure(PathOptions(line_rate_bps=rate), SIZES[1:], 1, seconds, rounds)
-    return found
+    setups = [Setup(PathOptions(line_rate_bps=rate), SIZES[1]) for rate in LINE_RATES]
+    return in_turn(setups, seconds, rounds)
 
 
 def queues(seconds: float, rounds: int) -> list[dict[str, Any]]:
-    found = []
-    for pairs in QUEUES:
-        found += _measure(PathOptions(line_rate_bps=None, queues=pairs), SIZES[:1], 64, seconds, rounds)
-    return found
+    setups = [Setup(PathOptions(line_rate_bps=None, queues=pairs), SIZES[0], flows=64) for pairs in QUEUES]
+    return in_turn(setups, seconds, rounds)
 
 
 def round_ns(vfs: int, pairs: int, seconds: float) -> float:
@@ -151,11 +94,9 @@ def round_ns(vfs: int, pairs: int, seconds: float) -> float:
 
 
 def neighbours(seconds: float, rounds: int) -> list[dict[str, Any]]:
-    found = []
-    for count in NEIGHBOURS:
-        options = PathOptions(same_host=True, line_rate_bps=None)
-        found += _measure(options, SIZES[:1], 1, seconds, rounds, idle_vfs=count - 2)
-    return found
+    options = PathOptions(same_host=True, line_rate_bps=None)
+    setups = [Setup(options, SIZES[0], idle_vfs=count - 2) for count in NEIGHBOURS]
+    return in_turn(setups, seconds, rounds)
 
 
 def idle(seconds: float, rounds: int) -> list[dict[str, Any]]:
