@@ -16,6 +16,7 @@ from test_ena_admin import llq_choice
 
 from vfwire.datapath.state import QUEUES
 from vfwire.layouts import ena_admin as admin
+from vfwire.memory.shared import SharedMemory
 
 
 def test_a_queue_pair_reaches_the_loop() -> None:
@@ -167,3 +168,34 @@ def test_memory_that_goes_takes_its_queues_with_it() -> None:
         guest.function.dma_unmap(MEMORY, MEMORY_BYTES)
         assert not guest.state.tx.on[:QUEUES].any()
         assert not guest.state.rx.on[:QUEUES].any()
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["new", "used before"])
+@pytest.mark.parametrize("placement", [admin.PLACEMENT_POLICY_HOST, admin.PLACEMENT_POLICY_DEV])
+def test_a_completion_queue_whose_memory_went_is_not_written_to(placement: int, again: bool) -> None:
+    """Its submission queue is refused until there is memory again; then completions go there."""
+    elsewhere, size = MEMORY + (1 << 32), 0x10000
+    with ena_guest() as guest:
+        assert guest.set_feature(admin.LLQ, llq_choice(1, 1, 2, 2))[0] == 0
+
+        def map_there(writable: bool) -> None:
+            memory = SharedMemory.create("completions", size)
+            guest.function.dma_map(elsewhere, size, memory, readable=True, writable=writable)
+
+        def create() -> int:
+            return guest.create_sq(TX, cq, placement=placement)[0]
+
+        map_there(writable=True)
+        cq = struct.unpack_from("<H", guest.create_cq(2, address=elsewhere)[1])[0]
+        if again:
+            assert create() == 0
+            assert guest.destroy_sq(TX, 0) == 0
+        assert guest.function.dma_unmap(elsewhere, size) == 1
+        assert create() == admin.ILLEGAL_PARAMETER
+        map_there(writable=False)
+        assert create() == admin.ILLEGAL_PARAMETER
+        assert guest.function.dma_unmap(elsewhere, size) == 1
+        assert not guest.state.tx.on.any()
+        map_there(writable=True)
+        assert create() == 0
+        assert guest.state.tx[0].completions == guest.function._maps.address_of(elsewhere, 1, writable=True)

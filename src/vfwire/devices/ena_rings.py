@@ -36,7 +36,9 @@ class Refused(Exception):
 
 @dataclass(slots=True)
 class _Completions:
-    address: int
+    """iova: where its guest says that it lies, which may be gone when a submission queue is created on it."""
+
+    iova: int
     depth: int
     entry_bytes: int
     vector: int
@@ -88,9 +90,10 @@ class EnaRings:
             vector = -1
         if entry_bytes not in (8, 16, 32) or vector >= pages.MSIX_VECTORS:
             raise Refused(admin.ILLEGAL_PARAMETER)
-        address = self._ring(command["cq_ba"], depth * entry_bytes, writable=True)
+        iova = guest_address(command["cq_ba"])
+        self._ring(iova, depth * entry_bytes, writable=True)
         number = _first_free(self._completions, 2 * self._queues)
-        self._completions[number] = _Completions(address, depth, entry_bytes, vector)
+        self._completions[number] = _Completions(iova, depth, entry_bytes, vector)
         answer = np.zeros((), messages.CREATE_CQ_ANSWER)
         answer["cq_idx"] = number
         answer["cq_actual_depth"] = depth
@@ -153,7 +156,7 @@ class EnaRings:
                 ring=ring,
                 size=depth,
                 doorbell=self._clear_doorbell(admin.SQ_DIRECTION_TX, slot),
-                completions=completions.address,
+                completions=self._completion_ring(completions),
                 completion_size=completions.depth,
                 completion_bytes=completions.entry_bytes,
                 vector=completions.vector,
@@ -164,7 +167,9 @@ class EnaRings:
 
     def _open_host(self, direction: int, slot: int, command: np.void, completions: _Completions) -> None:
         depth = _depth(int(command["sq_depth"]), pages.MAX_DEPTH)
-        ring = self._ring(command["sq_ba"], depth * _DESCRIPTOR_BYTES[direction], writable=False)
+        ring = self._ring(
+            guest_address(command["sq_ba"]), depth * _DESCRIPTOR_BYTES[direction], writable=False
+        )
         open_queue = open_tx if direction == admin.SQ_DIRECTION_TX else open_rx
         with self._engine.parked() as state:
             open_queue(
@@ -174,11 +179,14 @@ class EnaRings:
                 ring=ring,
                 size=depth,
                 doorbell=self._clear_doorbell(direction, slot),
-                completions=completions.address,
+                completions=self._completion_ring(completions),
                 completion_size=completions.depth,
                 completion_bytes=completions.entry_bytes,
                 vector=completions.vector,
             )
+
+    def _completion_ring(self, completions: _Completions) -> int:
+        return self._ring(completions.iova, completions.depth * completions.entry_bytes, writable=True)
 
     def _clear_doorbell(self, direction: int, slot: int) -> int:
         address = self.bar0 + _doorbell(direction, slot)
@@ -197,8 +205,7 @@ class EnaRings:
             close(state, self._function, slot)
         return admin.SUCCESS, b""
 
-    def _ring(self, where: np.void, size: int, *, writable: bool) -> int:
-        iova = guest_address(where)
+    def _ring(self, iova: int, size: int, *, writable: bool) -> int:
         found = self._memory.address(iova, size, writable=writable)
         if found is None or iova % _ALIGNMENT:
             raise Refused(admin.ILLEGAL_PARAMETER)
