@@ -269,6 +269,11 @@ class EnaGuest:
         if ring:
             self.ring(queue)
 
+    def queue_room(self, queue: int = 0) -> int:
+        """Entries of a transmit queue that the loop has taken, or that were never used."""
+        head = int(self.bench.state.tx[self.number * QUEUES + queue].head)
+        return self.size - 1 - ((self.tx_tail[queue] - head) & 0xFFFF)
+
     def completions(self, queue: int = 0) -> list[int]:
         """Request IDs that have been completed, in order."""
         found = []

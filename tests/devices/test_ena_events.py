@@ -14,6 +14,7 @@ from ena_guest_kit import (
     ena_guest,
 )
 
+from vfwire.datapath.instance import CONNTRACK_MOST
 from vfwire.datapath.state import VECTORS, Drop
 from vfwire.devices.ena_options import EnaOptions
 from vfwire.errors import ResourceBusy, UsageError
@@ -47,7 +48,7 @@ def test_other_statistics() -> None:
         guest.poke(BUFFER, b"\xff" * 64)
         status, answer = stats(guest, 4, wanted=0x3F, length=48)
         assert (status, answer[:8]) == (0, b"\x3f" + bytes(7))
-        assert guest.peek(BUFFER, 56) == bytes(48) + b"\xff" * 8
+        assert guest.peek(BUFFER, 56) == bytes(40) + CONNTRACK_MOST.to_bytes(8, "little") + b"\xff" * 8
         assert stats(guest, 4, wanted=0x3F, length=47)[0] == 4
         status, answer = stats(guest, 4, wanted=0xFFFF)
         assert (status, answer[:8]) == (0, b"\x3f" + bytes(7))

@@ -14,7 +14,7 @@ from vfwire.datapath.ixgbevf_burst import plain_burst
 from vfwire.datapath.ixgbevf_frame import take_descriptors
 from vfwire.datapath.ixgbevf_queues import HEAD, scan, tx_tail
 from vfwire.datapath.nap import nap, note_traffic
-from vfwire.datapath.rate import PLENTY, settle, top_up
+from vfwire.datapath.rate import PLENTY, keep, settle, top_up
 from vfwire.datapath.route import receive_from_link
 from vfwire.datapath.state import MODEL_82599, MODEL_ENA, QUEUES, CardState, new_state
 from vfwire.datapath.statistics import publish_statistics
@@ -25,7 +25,9 @@ REQUEST, ACKNOWLEDGED, STOP, STARTED = (
     OFFSETS[name] for name in ("request", "acknowledged", "stop", "started")
 )
 BUDGET = 256  # descriptors of one queue before the next queue has its turn
-TURN = 1 << 52  # and what they may cost (562 KB on the wire): one descriptor can ask for 32,768 segments
+TURN = 1 << 19  # bytes copied, and FRAME for each frame: one descriptor can ask for 32,768 segments
+ROUND = 1 << 20  # the same of all queues, before interrupts, requests and clocks have theirs
+FRAME = 64
 SCAN_ROUNDS = 64  # busy rounds between two looks for newly enabled rings
 PATIENCE = (
     6  # while a sender waits for credit the core is kept 64 times as long: given away, line rate is lost
@@ -63,7 +65,12 @@ def _frame(state, function, number, pending, link_credit):  # type: ignore[no-un
 
 
 @inlined
-def _serve(state, function, number, now):  # type: ignore[no-untyped-def]
+def _moved(record):  # type: ignore[no-untyped-def]
+    return record.tx_bytes + record.tx_frames * FRAME
+
+
+@inlined
+def _serve(state, function, number, now, away):  # type: ignore[no-untyped-def]
     """One turn of one transmit queue. Returns how many descriptors were taken."""
     pending = _pending(state, function, number)
     if pending == 0:
@@ -72,11 +79,11 @@ def _serve(state, function, number, now):  # type: ignore[no-untyped-def]
     record = state.functions[function]
     card = state.cards[record.card]
     budget = min(pending, BUDGET)
-    away = state.control[0].away_ns
     credit, link_credit = top_up(record, now, away), top_up(card, now, away)
-    asked, done, work = 0, 0, 0
+    asked, done, work, crossed = 0, 0, 0, 0
     while done < budget and credit > 0 and work < TURN and queue.on:
-        taken, cost, link_cost, completion = 0, 0, 0, 0
+        taken, cost, link_cost, completion, copies = 0, 0, 0, 0, 1
+        before = _moved(record)
         if record.metered:
             holder = held_by(state, function)
             if holder:
@@ -94,19 +101,23 @@ def _serve(state, function, number, now):  # type: ignore[no-untyped-def]
             taken, cost, link_cost, completion = _frame(state, function, number, pending - done, link_credit)
             if taken == 0:
                 break
+            copies = max(state.in_hand[0].targets, 1)
         if record.metered:
             count_queued(state, function, queue, taken, cost > 0)
         done += taken
-        work += cost
+        work += (_moved(record) - before) * copies
+        crossed += link_cost
         asked |= completion
         if record.rate_bps:
             credit -= cost
         if card.rate_bps:
             link_credit -= link_cost
     waiting = done < pending
-    settle(record, credit, waiting)
-    settle(card, link_credit, waiting)
-    if record.rate_bps and credit <= 0:
+    cut = waiting and (done >= budget or work >= TURN)
+    state.control[0].work += work
+    keep(record, credit, cut or (waiting and credit <= 0))
+    keep(card, link_credit, (cut and crossed > 0) or (waiting and link_credit <= 0))
+    if waiting and credit <= 0:
         record.throttled += 1
     if waiting and (credit <= 0 or link_credit <= 0):
         state.control[0].waiting = 1
@@ -118,21 +129,59 @@ def _serve(state, function, number, now):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _round(state, now, look):  # type: ignore[no-untyped-def]
-    """Everything once. look: also search for rings that were enabled or disabled. Returns how much was moved."""
+def _look_at(state, function, now):  # type: ignore[no-untyped-def]
+    """A turn of each of a function's transmit queues, as long as the round lasts. Returns how much was moved."""
+    control, record = state.control[0], state.functions[function]
+    away = now - max(record.looked_ns, control.rested_ns) if record.looked_ns else 0
+    record.looked_ns = now
+    record.short = 0
+    if record.turns == 0:
+        record.turns = record.tx_queues
     moved = 0
-    state.control[0].waiting = 0
-    for function in range(state.control[0].functions):
+    while record.turns > 0 and control.work < ROUND:
+        record.turns -= 1
+        number = record.turns
+        if state.tx[function * QUEUES + number].on:
+            moved += _serve(state, function, number, now, away)
+    if record.turns == 0:
+        settle(record)
+    return moved
+
+
+@inlined
+def _look_at_all(state, now, look):  # type: ignore[no-untyped-def]
+    """A turn of every queue, or of as many as a round lasts for: the next one goes on where this one ends."""
+    control = state.control[0]
+    control.work = 0
+    for card in range(control.cards):
+        state.cards[card].short = 0
+    moved = 0
+    for _ in range(control.functions):
+        function = control.next if control.next < control.functions else 0
         record = state.functions[function]
         if record.dma == 0:
-            continue
-        if record.metered:
-            top_up_allowances(state, function, now)
-        if look and record.model == MODEL_82599:
-            scan(state, function)
-        for number in range(record.tx_queues):
-            if state.tx[function * QUEUES + number].on:
-                moved += _serve(state, function, number, now)
+            record.looked_ns = record.turns = 0
+        else:
+            if record.metered:
+                top_up_allowances(state, function, now)
+            if look and record.model == MODEL_82599:
+                scan(state, function)
+            moved += _look_at(state, function, now)
+        if record.turns:
+            return moved
+        control.next = function + 1
+        if control.work >= ROUND:
+            return moved
+    for card in range(control.cards):
+        settle(state.cards[card])
+    return moved
+
+
+@inlined
+def _round(state, now, look):  # type: ignore[no-untyped-def]
+    """Everything once. look: also search for rings that were enabled or disabled. Returns how much was moved."""
+    state.control[0].waiting = 0
+    moved = _look_at_all(state, now, look)
     for card in range(state.control[0].cards):
         if state.cards[card].ring_in:
             moved += receive_from_link(state, card)
@@ -155,7 +204,7 @@ def run_card(state):  # type: ignore[no-untyped-def]
     words = control.address
     store64(words + STARTED, 1)
     quiet = 0
-    now = idle_since = clock_ns()
+    idle_since = clock_ns()
     while load64(words + STOP) == 0:
         request = load64(words + REQUEST)
         if request != load64(words + ACKNOWLEDGED):
@@ -163,8 +212,7 @@ def run_card(state):  # type: ignore[no-untyped-def]
         if request & 1:
             yield_core()
             continue
-        before, now = now, clock_ns()
-        control.away_ns = now - before
+        now = clock_ns()
         control.rounds += 1
         moved = _round(state, now, quiet > 0 or control.rounds % SCAN_ROUNDS == 0)
         if moved:
@@ -181,7 +229,7 @@ def run_card(state):  # type: ignore[no-untyped-def]
         spin = control.spin_ns if control.polled else 0
         if now - idle_since > spin and control.waiting == 0:
             nap(control, now - idle_since)
-            now = clock_ns()  # it was away of its own will
+            control.rested_ns = clock_ns()
         elif quiet > control.quiet_rounds << (PATIENCE if control.waiting else 0):
             yield_core()
 

@@ -14,7 +14,9 @@ CONTROL = np.dtype(
         ("pollfd", "i8"),  # struct pollfd for it
         ("functions", "i8"),
         ("cards", "i8"),
-        ("away_ns", "i8"),  # from one round's start to the next's
+        ("work", "i8"),  # bytes and frames copied in this round, see card.py
+        ("next", "i8"),  # function that has the next turn
+        ("rested_ns", "i8"),  # until when it slept of its own will
         ("rounds", "i8"),
         ("busy_rounds", "i8"),
         ("sleeps", "i8"),

@@ -79,6 +79,7 @@ CARD = np.dtype(
         ("rate_bps", "i8"),  # of the uplink; 0 when lifted
         ("credit", "i8"),  # bits x 1e9 that may still be sent
         ("credit_ns", "i8"),  # when it was last topped up
+        ("short", "i8"),  # 1 when more of it would have been used in this round
         ("ring_out", "i8"),  # link to another process: address of the ring to it, 0 for none
         ("ring_in", "i8"),
         ("loopback", "i8"),  # frames that stayed on the card
@@ -124,6 +125,9 @@ FUNCTION = np.dtype(
         ("rate_bps", "i8"),  # the lower of line rate and max_tx_rate; 0 when lifted
         ("credit", "i8"),
         ("credit_ns", "i8"),
+        ("short", "i8"),
+        ("looked_ns", "i8"),  # when its rings were last looked at, 0 for not
+        ("turns", "i8"),  # that its transmit queues have still to get: of those below
         ("tx_frames", "i8"),
         ("tx_bytes", "i8"),
         ("rx_frames", "i8"),

@@ -30,6 +30,7 @@ ALLOWANCE = int(Drop.ALLOWANCE)
 SPOOF = int(Drop.SPOOF)
 VLAN = int(Drop.VLAN)
 LINK_IS_DOWN = int(Drop.LINK_DOWN)
+MOST_COPIES = 1 << 15  # of one descriptor's segments, all receivers together: all wait for the loop meanwhile
 IPV6_TYPE = 0xDD86  # EtherType 0x86DD as a little-endian word
 
 
@@ -124,6 +125,8 @@ def _hand_out_segments(state, function):  # type: ignore[no-untyped-def]
         start -= hand.header_length - l2 - l3 - l4
         hand.header_length = l2 + l3 + l4
         payload = total - hand.header_length
+        if (payload // part) * hand.targets > MOST_COPIES:
+            return 0, BAD_DESCRIPTOR
         if right:
             hand.good = L4_GOOD | (0 if hand.is_ipv6 else IP_GOOD)
     sent, number, cost = 0, 0, 0
