@@ -8,6 +8,7 @@ from ena_kit import ena_bench
 from loop_kit import LoopBench, frame
 
 from vfwire.datapath.allowance import set_allowance
+from vfwire.datapath.ena_queues import close_tx
 
 WIRE_BITS = (60 + 24) * 8
 
@@ -125,3 +126,16 @@ def test_without_an_allowance_the_fast_path_is_back() -> None:
     one.send(frame(two.mac, one.mac))
     bench.rounds()
     assert bench.state.tx[0].to == 1 and len(two.receive()) == 2
+
+
+def test_a_queue_that_is_created_anew_has_nothing_that_waited() -> None:
+    bench, (one, two) = ena_bench(2)
+    set_allowance(bench.state, 0, [0], {"pps": 1000})
+    for _ in range(10):
+        one.send(frame(two.mac, one.mac))
+    bench.rounds()
+    waiting = int(bench.state.tx[0].held)
+    assert waiting == 10 - len(two.receive()) > 0
+    close_tx(bench.state, 0, 0)
+    one.start()
+    assert (bench.state.tx[0].held, bench.state.tx[0].held_by) == (0, 0)

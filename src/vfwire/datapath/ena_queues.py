@@ -64,6 +64,7 @@ def open_tx(
     queue.llq_bytes, queue.llq_first, queue.llq_more = llq_bytes, llq_first, llq_more
     queue.meta_l2 = queue.meta_l3 = queue.meta_l4 = queue.meta_mss = 0
     queue.to, queue.key0, queue.key1 = NOWHERE, 0, 0
+    queue.held = queue.held_by = 0
     queue.on = 1
     _count_queues(state, function)
 

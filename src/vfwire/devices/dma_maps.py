@@ -138,7 +138,18 @@ class DmaMaps:
             raise ProtocolError(
                 f"DMA range cannot be mapped: {error.strerror}", errno=errno.ENOMEM
             ) from error
+        try:
+            self._show(iova, end, block, writable, left, right)
+        except BaseException:
+            self._drop_empty_blocks()
+            raise
         block.ranges += 1
+        return block
+
+    def _show(
+        self, iova: int, end: int, block: _Block, writable: bool, left: _Run | None, right: _Run | None
+    ) -> None:
+        """Let the data path know of a range, by itself or with the runs that it prolongs."""
         with self._engine.parked():
             if left is not None and right is not None:
                 self._resize(left, left.start, right.end)
@@ -149,7 +160,6 @@ class DmaMaps:
                 self._resize(right, iova, right.end)
             else:
                 self._put_in(iova, end, block, writable)
-        return block
 
     def _neighbours(
         self, iova: int, end: int, block: _Block | None, writable: bool

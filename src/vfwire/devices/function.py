@@ -49,6 +49,7 @@ class CardFunction:
         self.bad_accesses = 0
         self._traps = 0
         self.attached = False
+        self._leaving = False  # a guest has gone, and the loop has not let go of all that was its
         self.lock = threading.RLock()  # the transport's thread, and the operator's when settings change
         self._engine = engine
         self._function = function
@@ -123,13 +124,15 @@ class CardFunction:
 
     def _replace_eventfds(self, start: int, eventfds: list[int]) -> None:
         """One step for each: the engine's watch may take one out at any moment (watchdog.py)."""
-        first = self._function * VECTORS + start
-        with self._engine.parked() as state:
-            old = [
-                int(swap_word(field_address(state.vectors, row, "eventfd"), fd))
-                for row, fd in enumerate(eventfds, first)
-            ]
-        _close(old)
+        first, old = self._function * VECTORS + start, eventfds
+        try:
+            with self._engine.parked() as state:
+                old = [
+                    int(swap_word(field_address(state.vectors, row, "eventfd"), fd))
+                    for row, fd in enumerate(eventfds, first)
+                ]
+        finally:
+            _close(old)
 
     def disable_irqs(self, index: int) -> None:
         with self.lock:
@@ -156,7 +159,10 @@ class CardFunction:
     # --- Life ----------------------------------------------------------------------------------------------
 
     def attach(self) -> None:
+        """Raises WaitTimeout as long as the loop has not let go of the guest before."""
         with self.lock:
+            if self._leaving:
+                self.detach()
             self.attached = True
             self.port.clear_to_send = False
             self._function_level_reset()
@@ -170,12 +176,14 @@ class CardFunction:
         """The guest has gone. The next one gets pages of its own: this one's may still be mapped somewhere."""
         with self.lock:
             self.attached = False
+            self._leaving = True
             self.port.clear_to_send = False
             self._config.reset()
             self._function_level_reset()
             self._maps.unmap_all()
             self._replace_eventfds(0, [-1] * self._msix.vectors)
             self._renew_memory()
+            self._leaving = False
 
     def close(self) -> None:
         """Take the function out of the card for good."""
