@@ -135,6 +135,43 @@ def test_a_tag_is_put_in_line_by_the_driver(llq: int, headroom: int) -> None:
         assert receive(two, 1) == [data[:12] + b"\x81\x00\x00\x07" + data[12:]]
 
 
+@pytest.mark.parametrize(("llq", "most"), [(128, 4), (256, 2)])
+def test_a_burst_limit_is_kept_by_more_doorbells(llq: int, most: int) -> None:
+    """512 bytes between two doorbells. tests/datapath/test_ena_driver_burst.py looks at each of them."""
+    with enas(2, llq=llq, ring_size=64, options=EnaOptions(burst=512)) as (_, (one, two)):
+        for lap in range(20):
+            sent = [plain(two, one, lap * 30 + number, 60 + number * 40) for number in range(30)]
+            before = one.stats()["queue_0_tx_doorbells"]
+            send(one, sent)
+            assert receive(two, 30) == sent
+            assert one.stats()["queue_0_tx_doorbells"] - before == -(-30 // most)
+            one.wait_sent()
+        whole = (two.mac + one.mac + b"\x88\xb5" + bytes(range(256)) * 6)[:1500]
+
+        def as_one(frames: Any) -> None:
+            frames["flags"][:-1] = port.TX_MORE
+
+        send(one, [whole[at : at + 250] for at in range(0, 1500, 250)], change=as_one)  # two entries
+        assert receive(two, 1) == [whole]
+        one.wait_sent()
+        assert one.stats()["tx_errors"] == 0
+
+
+def test_a_frame_longer_than_a_burst_is_given_back_and_counted() -> None:
+    """256 bytes between two doorbells are one entry of 256, and a frame of three buffers takes two."""
+    with enas(2, llq=256, options=EnaOptions(burst=256)) as (_, (one, two)):
+        whole = plain(two, one, 1, 600)
+        free = int(one.pool.words[0].free)
+
+        def as_one(frames: Any) -> None:
+            frames["flags"][:-1] = port.TX_MORE
+
+        send(one, [whole[at : at + 200] for at in range(0, 600, 200)], change=as_one)
+        assert one.stats()["tx_errors"] == 1 and int(one.pool.words[0].free) == free
+        send(one, [whole[:300], whole[300:]], change=as_one)
+        assert receive(two, 1) == [whole]
+
+
 def test_several_queues_share_the_flows() -> None:
     with enas(2, queues=4) as (_, (one, two)):
         for flow in range(64):
