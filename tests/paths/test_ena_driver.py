@@ -16,6 +16,7 @@ from vfwire.drivers.ena import Ena
 from vfwire.drivers.verbs import Pool, burst
 from vfwire.errors import UsageError
 from vfwire.layouts import ena_admin as admin
+from vfwire.layouts import ena_messages as msg
 from vfwire.layouts import ena_registers as reg
 
 SECONDS = 20.0
@@ -194,6 +195,61 @@ def test_several_queues_share_the_flows() -> None:
         stats = two.stats()
         assert [stats[f"queue_{queue}_rx_cnt"] for queue in range(4)] == counts
         assert stats["hw_rx_pkts"] == 64
+
+
+def toeplitz(key: bytes, data: bytes) -> int:
+    """Bit by bit: for every 1 in the input, the 32 bits of the key that begin at its place."""
+    window, width, value = int.from_bytes(key, "big"), 8 * len(key), 0
+    for place in range(8 * len(data)):
+        if data[place // 8] >> (7 - place % 8) & 1:
+            value ^= window >> (width - 32 - place) & 0xFFFFFFFF
+    return value
+
+
+def hash_by(nic: Ena, protocol: int, fields: int) -> None:
+    """`ethtool -N eth0 rx-flow-hash`: as Linux's driver does it, it reads the choice and writes it back changed."""
+    nic.admin.get_feature(admin.RSS_HASH_INPUT, msg.HASH_INPUT, buffer=msg.HASH_CONTROL.itemsize)
+    buffer = nic.admin.view("buffer")[: msg.HASH_CONTROL.itemsize]
+    buffer.view(msg.HASH_CONTROL)["selected_fields"]["fields"][0, protocol] = fields
+    order = np.zeros((), msg.HASH_INPUT)
+    nic.admin.set_feature(admin.RSS_HASH_INPUT, order, buffer=buffer.nbytes)
+
+
+def test_fields_are_hashed_one_by_one_and_the_others_are_zeros() -> None:
+    """UDP over IPv4, which the fast path would take, and would hash whole."""
+    with enas(2, queues=2) as (_, (one, two)):
+        sent = []
+        for number in range(20):
+            addresses = bytes([10, 0, number, 1, 10, 0, 3 * number, 2])
+            ports = (1000 + 7 * number).to_bytes(2, "big") + (80 + number).to_bytes(2, "big")
+            ip = bytes.fromhex("4500002e0000400040110000") + addresses
+            frame = two.mac + one.mac + b"\x08\x00" + ip + ports + bytes.fromhex("001a0000")
+            sent.append((frame.ljust(60, b"\0"), addresses + ports))
+        for fields, kept in (
+            (admin.RSS_L3_SA | admin.RSS_L3_DA | admin.RSS_L4_SP | admin.RSS_L4_DP, range(12)),
+            (admin.RSS_L3_SA, range(4)),
+            (admin.RSS_L3_DA, range(4, 8)),
+            (admin.RSS_L4_SP, range(8, 10)),
+            (admin.RSS_L3_DA | admin.RSS_L4_DP, (*range(4, 8), 10, 11)),
+            (admin.RSS_L3_SA | admin.RSS_L3_DA, range(8)),
+        ):
+            hash_by(two, admin.RSS_UDP4, fields)
+            send(one, [frame for frame, _ in sent])
+            got = {}
+            deadline = time.monotonic() + SECONDS
+            while len(got) < len(sent):
+                assert time.monotonic() < deadline, f"{len(got)} frames"
+                for queue in range(2):
+                    frames = burst(64)
+                    taken = frames[: two.receive(frames, queue=queue)]
+                    for entry, view in zip(taken, two.pool.views(taken), strict=True):
+                        got[view.tobytes()] = int(entry.hash) & 0xFFFFFFFF, queue
+                    two.pool.give(taken)
+            for frame, data in sent:
+                zeroed = bytes(byte if place in kept else 0 for place, byte in enumerate(data))
+                value = toeplitz(two._key, zeroed)
+                assert got[frame] == (value, value % 128 % 2), (fields, data)
+            one.wait_sent()
 
 
 def test_no_wake_up_is_lost() -> None:
