@@ -134,6 +134,8 @@ class Ena(FunctionDriver):
             int(attributes["capabilities"]),
         )
         self._check_limits(int(attributes["max_mtu"]))
+        if self._has(admin.HW_HINTS):
+            self.events.take_hints(self.admin.get_feature(admin.HW_HINTS, msg.HW_HINTS_DESC))
         self.events.listen()
         if self._queues.llq_bytes:
             self._agree_on_low_latency()
