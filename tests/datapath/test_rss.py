@@ -126,6 +126,45 @@ def test_the_most_that_is_enabled_is_hashed(packet: Packet, enabled: set[int]) -
     assert rss_of(packet.frame(), sum(enabled)) == wanted
 
 
+@compiled
+def hash_at(table, address, length, left_out):  # type: ignore[no-untyped-def]
+    kind, l2_len, l3_len, _, _ = parse(address, length)
+    value, _ = rss.rss_hash(table, address, kind, l2_len, l3_len, ALL)
+    return value ^ rss.left_out_of_hash(table, address, kind, l2_len, l3_len, left_out)
+
+
+DESTINATION, SOURCE, DESTINATION_PORT, SOURCE_PORT = (
+    1,
+    2,
+    4,
+    8,
+)  # a protocol's four bits, lowest protocol first
+ENA_PROTOCOLS = {(TCP, False): 0, (UDP, False): 1, (TCP, True): 2, (UDP, True): 3}
+
+
+@given(PACKETS, st.lists(st.integers(0, 15), min_size=7, max_size=7))
+def test_fields_that_are_left_out_count_as_zeros(packet: Packet, fields: list[int]) -> None:
+    """Each protocol has another choice, so that a frame that is taken for another protocol's is found out."""
+    fragment = packet.fragment and not packet.is_ipv6
+    others = 5 if packet.is_ipv6 else (6 if fragment else 4)
+    protocol = others if packet.fragment else ENA_PROTOCOLS.get((packet.protocol, packet.is_ipv6), others)
+    with_ports = protocol < 4
+    fields[4:] = [chosen & (DESTINATION | SOURCE) for chosen in fields[4:]]
+    chosen = fields[protocol]
+    source, destination = (
+        bytes(len(text)) if chosen & bit else text
+        for text, bit in ((packet.source, SOURCE), (packet.destination, DESTINATION))
+    )
+    ports = [
+        0 if chosen & bit else port
+        for port, bit in zip(packet.ports, (SOURCE_PORT, DESTINATION_PORT), strict=True)
+    ]
+    data = source + destination + (struct.pack(">HH", *ports) if with_ports else b"")
+    left_out = sum(bits << 4 * place for place, bits in enumerate(fields))
+    frame = packet.frame()
+    assert hash_at(table_of(KEY), MEMORY.put(frame), len(frame), left_out) == reference(KEY, data)
+
+
 def test_what_is_not_ip_has_no_hash() -> None:
     assert rss_of(bytes(12) + bytes.fromhex("0806") + bytes(46), ALL) == NO_HASH
 

@@ -224,6 +224,7 @@ def test_the_host_says_what_it_is() -> None:
                 "rss_configurable_function_key",
                 "rx_page_reuse",
             ],
+            "debug_area_bytes": 4096,
         }
         guest.reset()
         assert guest.function.describe()["host"] is None

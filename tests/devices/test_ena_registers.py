@@ -62,13 +62,16 @@ def test_a_readless_read_without_an_address_writes_nothing() -> None:
         guest.close()
 
 
-@pytest.mark.parametrize("where", [0x10, 0x7FFF_FFFF_FFFF_FFF8, 0x1_0000_0002])
+@pytest.mark.parametrize("where", [0x10, 0x7FFF_FFFF_FFFF_FFF8, 0x1_0000_0002])  # the last: not aligned
 def test_a_readless_read_to_a_bad_address_is_counted(where: int) -> None:
     with ena_guest() as guest:
         guest.write(regs.MMIO_RESP_LO, where & 0xFFFFFFFF)
         guest.write(regs.MMIO_RESP_HI, where >> 32)
         before = guest.memory.array.copy()
-        guest.write(regs.MMIO_REG_READ, 7 | regs.CAPS << 16)
+        for count in (1, 2):
+            guest.write(regs.MMIO_REG_READ, 7 | regs.CAPS << 16)
+            assert guest.function.counters()["bad_addresses"] == count
+        assert guest.function.counters()["readless_reads"] == 0
         assert (guest.memory.array == before).all()
 
 

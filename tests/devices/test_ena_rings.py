@@ -15,6 +15,7 @@ from ena_guest_kit import (
 from test_ena_admin import llq_choice
 
 from vfwire.datapath.state import QUEUES
+from vfwire.devices.ena_options import EnaOptions
 from vfwire.layouts import ena_admin as admin
 from vfwire.memory.shared import SharedMemory
 
@@ -148,6 +149,37 @@ def test_low_latency_queues_fit_their_memory(size: int, depth: int, status: int)
                 assert guest.state.tx[number].ring == guest.function._bar2.address + 0x20000 * number
                 assert guest.state.tx[number].llq_bytes == {1: 128, 4: 256}[size]
         assert guest.create_sq(RX, 1, placement=DEVICE)[0] in (5, 7)
+
+
+@pytest.mark.parametrize(("size", "most"), [(1, 8), (4, 4)])
+def test_a_doorbell_that_announces_more_than_a_burst_is_counted(size: int, most: int) -> None:
+    """ena_com.c divides the bytes of a burst by those of an entry; the tail counts in 16 bits."""
+    with ena_guest(ena=EnaOptions(burst=1024), exact=True) as guest:
+        assert guest.set_feature(admin.LLQ, llq_choice(1, size, 2, 2))[0] == 0
+        guest.queue(TX, placement=DEVICE)
+        guest.queue(TX, 1)
+        guest.queue(RX)
+        low_latency, host, receive = (
+            queue.doorbell - guest.function._bar0.address
+            for queue in (guest.state.tx[0], guest.state.tx[1], guest.state.rx[0])
+        )
+        tail, told = 0, 0
+        for step, too_long in [(most, 0), (1, 0), (most + 1, 1), (most, 0), (0xFFF0, 1), (most, 0), (256, 1)]:
+            tail = tail + step & 0xFFFF
+            told += too_long
+            guest.write(low_latency, tail)
+            assert guest.function.counters()["bursts_too_long"] == told, (step, tail)
+        guest.write(host, 200)  # no limit applies to rings in the guest's memory
+        guest.write(receive, 200)
+        assert guest.destroy_sq(TX, 0) == 0
+        guest.write(low_latency, 0)
+        assert guest.function.counters()["bursts_too_long"] == told == 3
+
+
+@pytest.mark.parametrize("options", [{"ena": EnaOptions(burst=1024)}, {"exact": True}])
+def test_bursts_are_not_counted_where_nobody_could(options: dict[str, object]) -> None:
+    with ena_guest(**options) as guest:
+        assert "bursts_too_long" not in guest.function.counters()
 
 
 def test_a_doorbell_of_the_queue_before_is_forgotten() -> None:

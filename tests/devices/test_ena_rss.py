@@ -89,7 +89,44 @@ def test_fields_that_are_hashed(fields: dict[int, int], types: int) -> None:
         assert all(fields[proto] & ~read[2 * proto] == 0 for proto in fields)
 
 
-@pytest.mark.parametrize("fields", [{0: 0x1C}, {4: 0x3C}, {7: 0x01}, {8: 0x3C}, {15: 1}])
+@pytest.mark.parametrize(
+    ("fields", "left_out"),  # four bits for each protocol: destination, source, destination port, source port
+    [
+        (LINUX_FIELDS, 0),
+        ({**LINUX_FIELDS, 0: 0x0C}, 0),  # addresses alone
+        ({**LINUX_FIELDS, 0: 0x08}, 0x1),  # the source alone
+        ({**LINUX_FIELDS, 1: 0x30}, 0x30),  # ports alone
+        ({**LINUX_FIELDS, 2: 0x1C, 3: 0x24}, 0x6800),
+        ({**LINUX_FIELDS, 4: 0x04, 5: 0x08, 6: 0x04}, 0x2120000),
+        ({**LINUX_FIELDS, 7: 0x01}, 0),  # of what is no IP packet nothing is hashed
+        ({0: 0x08}, 0x1),  # protocols that were left out are hashed by whole addresses
+    ],
+)
+def test_fields_that_are_chosen_singly(fields: dict[int, int], left_out: int) -> None:
+    with ena_guest() as guest:
+        guest.state.tx.to[:] = 0
+        assert guest.set_feature(admin.RSS_HASH_INPUT, bytes(4), fields_buffer(fields))[0] == 0
+        assert guest.record.hash_left_out == left_out
+        # Paths that the fast path follows hash whole fields: none stays.
+        assert (guest.state.tx.to == (-1 if left_out else 0)).all()
+        guest.get_feature(admin.RSS_HASH_INPUT, buffer=256)
+        read = struct.unpack("<128H", guest.peek(BUFFER, 256))
+        assert {proto: read[32 + 2 * proto] for proto in range(16) if read[32 + 2 * proto]} == fields
+        guest.reset()
+        assert guest.record.hash_left_out == 0
+
+
+def test_sorting_is_not_offered_and_asking_for_it_does_no_harm() -> None:
+    """Linux's driver always asks for both kinds (ena_com_set_hash_ctrl)."""
+    with ena_guest() as guest:
+        both = struct.pack("<HH", 0, 6)
+        assert guest.set_feature(admin.RSS_HASH_INPUT, both, fields_buffer(LINUX_FIELDS))[0] == 0
+        assert guest.record.rss == V4 | V6
+        status, answer = guest.get_feature(admin.RSS_HASH_INPUT, buffer=256)
+        assert (status, *struct.unpack_from("<HH", answer)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("fields", [{0: 0x40}, {0: 0x01}, {4: 0x3C}, {7: 0x04}, {8: 0x3C}, {15: 1}])
 def test_fields_that_cannot_be_hashed(fields: dict[int, int]) -> None:
     with ena_guest() as guest:
         assert guest.set_feature(admin.RSS_HASH_INPUT, bytes(4), fields_buffer(fields))[0] == 5

@@ -14,18 +14,22 @@ from typing import Any
 import pcapng
 import pytest
 from device_kit import Guest, card_of, mac_words
+from ena_guest_kit import DEVICE, TX, EnaGuest, ena_card
 from pcapng import blocks
 from test_card_traffic import Bench, frame, send, take
+from test_ena_admin import llq_choice
 
 from vfwire.datapath import recorder as ring
 from vfwire.devices import ena_pages
 from vfwire.devices import recorder as recording
 from vfwire.devices.card import Card
+from vfwire.devices.ena_options import EnaOptions
 from vfwire.devices.pcap import PcapFile
 from vfwire.devices.recorder import Event, Recorder
 from vfwire.devices.trace import TracedFunction, TraceFile
 from vfwire.devices.watching import watching
 from vfwire.errors import UsageError
+from vfwire.layouts import ena_admin as admin
 from vfwire.layouts import ena_registers
 from vfwire.layouts import ixgbe_mailbox as msg
 from vfwire.layouts import ixgbevf as regs
@@ -275,3 +279,19 @@ def test_an_ena_is_traced_by_its_own_names(tmp_path: Path) -> None:
         ["read", "DEV_STS                 0x00000009  READY RESET_IN_PROGRESS"],
         ["write", "RX_DB[3]                0x000000ff"],
     ]
+
+
+def test_a_burst_longer_than_an_ena_takes_is_in_its_trace(tmp_path: Path) -> None:
+    path = tmp_path / "trace"
+    with ena_card(ena=EnaOptions(burst=1024), exact=True) as card, watching(card, path, None) as wrap:
+        assert wrap is not None
+        wrap(card.vfs[0])
+        guest = EnaGuest(card.vfs[0])
+        guest.bring_up()
+        assert guest.set_feature(admin.LLQ, llq_choice(1, 1, 2, 2))[0] == 0
+        guest.queue(TX, placement=DEVICE)
+        guest.write(ena_pages.tx_doorbell(0), 8)
+        guest.write(ena_pages.tx_doorbell(0), 20)
+        guest.close()
+    told = [line[2:] for line in lines(path) if line[2] == "burst"]
+    assert told == [["burst", "TX_DB[0]  TOO_LONG  0000000c 00000008"]]

@@ -8,11 +8,13 @@ _PROGBITS, _SYMTAB, _STRTAB = 1, 2, 3
 _ALLOC_EXECUTE = 6
 _GLOBAL_FUNCTION = 1 << 4 | 2
 _MOV, _CALL, _EXIT = 0xB7, 0x85, 0x95
+_COPY, _ADD, _IF_ABOVE = 0xBF, 0x07, 0x2D
+_LOAD32, _LOAD16, _STORE32, _STORE16 = 0x61, 0x69, 0x63, 0x6B
 _REDIRECT = 23  # bpf_redirect(interface, flags)
 
 
-def _instruction(code: int, register: int = 0, value: int = 0) -> bytes:
-    return struct.pack("<BBhi", code, register, 0, value)
+def _instruction(code: int, register: int = 0, value: int = 0, *, source: int = 0, offset: int = 0) -> bytes:
+    return struct.pack("<BBhi", code, register | source << 4, offset, value)
 
 
 def verdict(number: int) -> bytes:
@@ -20,10 +22,29 @@ def verdict(number: int) -> bytes:
     return _instruction(_MOV, 0, number) + _instruction(_EXIT)
 
 
-def redirect(interface: int) -> bytes:
-    """A program that sends every packet out of another interface."""
-    call = _instruction(_MOV, 1, interface) + _instruction(_MOV, 2, 0) + _instruction(_CALL, 0, _REDIRECT)
-    return call + _instruction(_EXIT)
+def _swap_addresses() -> bytes:
+    """The frame at register 6 gets its sender's address as its receiver's, and the other way round."""
+    places = ((2, 0, _LOAD32, _STORE32), (3, 4, _LOAD16, _STORE16))  # register, offset, four bytes and two
+    loads, stores = b"", b""
+    for register, offset, load, store in places:
+        loads += _instruction(load, register, source=6, offset=offset)
+        loads += _instruction(load, register + 2, source=6, offset=6 + offset)
+        stores += _instruction(store, 6, source=register + 2, offset=offset)
+        stores += _instruction(store, 6, source=register, offset=6 + offset)
+    return loads + stores
+
+
+def send_back(interface: int) -> bytes:
+    """A program that redirects every packet to an interface, addressed to who sent it."""
+    body = _swap_addresses()
+    body += _instruction(_MOV, 1, interface) + _instruction(_MOV, 2, 0) + _instruction(_CALL, 0, _REDIRECT)
+    body += _instruction(_EXIT)
+    begin = _instruction(_LOAD32, 6, source=1) + _instruction(
+        _LOAD32, 7, source=1, offset=4
+    )  # data, data_end
+    begin += _instruction(_COPY, 2, source=6) + _instruction(_ADD, 2, 14)
+    begin += _instruction(_IF_ABOVE, 2, source=7, offset=len(body) // 8)  # shorter than its header: as below
+    return begin + body + verdict(DROP)
 
 
 def bpf_object(code: bytes) -> bytes:

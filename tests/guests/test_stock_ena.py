@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.guests.bpf_object import DROP, bpf_object, redirect, verdict
+from tests.guests.bpf_object import DROP, bpf_object, send_back, verdict
 from tests.guests.stock_kit import (
     Hosts,
     hosts,
@@ -195,28 +195,38 @@ def load_xdp(guest: Guest, code: bytes) -> None:
     guest.check(f"echo {text} | base64 -d > /tmp/x.o; ip link set dev eth0 xdpdrv obj /tmp/x.o sec xdp")
 
 
-def test_xdp_drops_and_redirects_in_the_driver(one: Guest, two: Guest) -> None:
-    """Half of the channels, as the driver asks. What is redirected to where it came from leaves by the other half."""
+def test_xdp_drops_and_redirects_in_the_driver(pair: Hosts, one: Guest, two: Guest) -> None:
+    """Half of the channels, as the driver asks. What is redirected leaves by the other half, back to who sent it."""
     two.check("ethtool -L eth0 combined 1")
     wait_link(two)
     index = int(two.check("cat /sys/class/net/eth0/ifindex"))
+    one.check(
+        f"ip neigh replace 10.0.0.2 lladdr {pair.card.described['vfs'][1]['mac']} dev eth0 nud permanent"
+    )
     load_xdp(two, verdict(DROP))
     wait_link(two)
     before = statistics(two)
     assert ping(one, "10.0.0.2", 20).received == 0
-    assert statistics(two)["queue_0_rx_xdp_drop"] >= before["queue_0_rx_xdp_drop"] + 10
+    assert statistics(two)["queue_0_rx_xdp_drop"] >= before["queue_0_rx_xdp_drop"] + 20
     two.check("ip link set dev eth0 xdpdrv off")
-    load_xdp(two, redirect(index))
+    load_xdp(two, send_back(index))
     wait_link(two)
-    before = statistics(two)
-    ping(one, "10.0.0.2", 20)
+    before, sent, received = statistics(two), pair.counters(1), statistics(one)
+    assert ping(one, "10.0.0.2", 20).received == 0  # they come back as they were sent: questions, not answers
     wait_until(
         "redirected frames",
-        lambda: statistics(two)["queue_0_rx_xdp_redirect"] > before["queue_0_rx_xdp_redirect"],
+        lambda: statistics(two)["queue_0_rx_xdp_redirect"] >= before["queue_0_rx_xdp_redirect"] + 20,
     )
+    wait_until("them at the card", lambda: pair.counters(1)["tx_frames"] >= sent["tx_frames"] + 20)
+    wait_until("them at the sender", lambda: received_by(statistics(one)) >= received_by(received) + 20)
     two.check("ip link set dev eth0 xdpdrv off; ethtool -L eth0 combined 2")
     wait_link(two)
+    one.check("ip neigh del 10.0.0.2 dev eth0")
     assert reaches(one, "10.0.0.2", count=20)
+
+
+def received_by(shown: dict[str, int]) -> int:
+    return shown["queue_0_rx_cnt"] + shown["queue_1_rx_cnt"]
 
 
 # --- Again and again ------------------------------------------------------------------------------------------

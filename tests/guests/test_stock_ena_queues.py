@@ -38,6 +38,8 @@ FRAMES = 5
 NOBODY = "10.0.0.77"  # the guest counts what comes for it, and answers nothing
 PORT = 9
 Flow = tuple[str, int]
+ALL_FIELDS = range(12)  # bytes: source and destination address, source and destination port
+SOURCE = range(4)
 INITIAL = 0xFFFFFFFF  # what Linux's driver asks the hash to begin with (ena_com.c, ena_com_hash_key_fill_default_key)
 
 
@@ -72,26 +74,28 @@ class Bench:
         assert sorted(grown) == [0] * (QUEUES - 1) + [FRAMES]
         return grown.index(FRAMES)
 
-    def expected(self, flows: list[Flow]) -> list[int]:
-        """The same of each of these flows, from `ethtool -x` and a Toeplitz of this test's own."""
+    def expected(self, flows: list[Flow], kept: range = ALL_FIELDS) -> list[int]:
+        """The same of each of these flows, from `ethtool -x` and a Toeplitz of this test's own.
+
+        kept: the bytes of addresses and ports that are hashed; the others are zeros.
+        """
         shown = self.guest.check("ethtool -x eth0")
         rows = re.findall(r"^\s*\d+:((?:\s+\d+)+)$", shown, re.M)
         table = [int(entry) for row in rows for entry in row.split()]
         (key,) = re.findall(r"(?:[0-9a-f]{2}:){39}[0-9a-f]{2}", shown)
         assert len(table) == 128
-        hashes = [
-            toeplitz(
-                bytes.fromhex(key.replace(":", ""))[::-1],  # the device takes it in reverse order
-                address(source) + address(NOBODY) + port.to_bytes(2, "big") + PORT.to_bytes(2, "big"),
-            )
-            for source, port in flows
-        ]
-        return [table[(value ^ INITIAL) % 128] for value in hashes]
+        reverse = bytes.fromhex(key.replace(":", ""))[::-1]  # the device takes it in this order
+        queues = []
+        for source, port in flows:
+            data = address(source) + address(NOBODY) + port.to_bytes(2, "big") + PORT.to_bytes(2, "big")
+            zeroed = bytes(byte if place in kept else 0 for place, byte in enumerate(data))
+            queues.append(table[(toeplitz(reverse, zeroed) ^ INITIAL) % 128])
+        return queues
 
-    def flows(self) -> list[Flow]:
+    def flows(self, kept: range = ALL_FIELDS) -> list[Flow]:
         """Two for each queue, as the guest has its key and table now."""
         chosen: dict[int, list[Flow]] = {queue: [] for queue in range(QUEUES)}
-        for flow, queue in zip(CANDIDATES, self.expected(CANDIDATES), strict=True):
+        for flow, queue in zip(CANDIDATES, self.expected(CANDIDATES, kept), strict=True):
             chosen[queue].append(flow)
         return [flow for found in chosen.values() for flow in found[:2]]
 
@@ -160,6 +164,19 @@ def test_another_table_moves_the_flows(bench: Bench) -> None:
     assert set(wanted) <= {2, 3}
     assert [bench.queue_of(*flow) for flow in flows] == wanted
     bench.guest.check("ethtool -X eth0 default")
+
+
+def test_a_field_that_is_chosen_by_itself_names_the_queue(bench: Bench) -> None:
+    """Linux's driver tells nobody when its device refuses such a choice, so the flows have to show it."""
+    bench.guest.check("ethtool -N eth0 rx-flow-hash udp4 s")
+    shown = bench.guest.check("ethtool -n eth0 rx-flow-hash udp4")
+    assert "IP SA" in shown and "IP DA" not in shown and "L4" not in shown
+    flows = bench.flows(SOURCE)
+    wanted = bench.expected(flows, SOURCE)
+    assert set(wanted) == set(range(QUEUES)) and wanted != bench.expected(flows)
+    assert [bench.queue_of(*flow) for flow in flows] == wanted
+    bench.guest.check("ethtool -N eth0 rx-flow-hash udp4 sdfn")
+    assert [bench.queue_of(*flow) for flow in flows] == bench.expected(flows)
 
 
 def test_the_guest_sends_from_every_queue(bench: Bench) -> None:

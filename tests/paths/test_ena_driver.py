@@ -18,6 +18,7 @@ from vfwire.drivers.ena import Ena
 from vfwire.drivers.verbs import Pool, burst
 from vfwire.errors import UsageError
 from vfwire.layouts import ena_admin as admin
+from vfwire.layouts import ena_messages as msg
 from vfwire.layouts import ena_registers as reg
 
 SECONDS = 20.0
@@ -137,6 +138,43 @@ def test_a_tag_is_put_in_line_by_the_driver(llq: int, headroom: int) -> None:
         assert receive(two, 1) == [data[:12] + b"\x81\x00\x00\x07" + data[12:]]
 
 
+@pytest.mark.parametrize(("llq", "most"), [(128, 4), (256, 2)])
+def test_a_burst_limit_is_kept_by_more_doorbells(llq: int, most: int) -> None:
+    """512 bytes between two doorbells. tests/datapath/test_ena_driver_burst.py looks at each of them."""
+    with enas(2, llq=llq, ring_size=64, options=EnaOptions(burst=512)) as (_, (one, two)):
+        for lap in range(20):
+            sent = [plain(two, one, lap * 30 + number, 60 + number * 40) for number in range(30)]
+            before = one.stats()["queue_0_tx_doorbells"]
+            send(one, sent)
+            assert receive(two, 30) == sent
+            assert one.stats()["queue_0_tx_doorbells"] - before == -(-30 // most)
+            one.wait_sent()
+        whole = (two.mac + one.mac + b"\x88\xb5" + bytes(range(256)) * 6)[:1500]
+
+        def as_one(frames: Any) -> None:
+            frames["flags"][:-1] = port.TX_MORE
+
+        send(one, [whole[at : at + 250] for at in range(0, 1500, 250)], change=as_one)  # two entries
+        assert receive(two, 1) == [whole]
+        one.wait_sent()
+        assert one.stats()["tx_errors"] == 0
+
+
+def test_a_frame_longer_than_a_burst_is_given_back_and_counted() -> None:
+    """256 bytes between two doorbells are one entry of 256, and a frame of three buffers takes two."""
+    with enas(2, llq=256, options=EnaOptions(burst=256)) as (_, (one, two)):
+        whole = plain(two, one, 1, 600)
+        free = int(one.pool.words[0].free)
+
+        def as_one(frames: Any) -> None:
+            frames["flags"][:-1] = port.TX_MORE
+
+        send(one, [whole[at : at + 200] for at in range(0, 600, 200)], change=as_one)
+        assert one.stats()["tx_errors"] == 1 and int(one.pool.words[0].free) == free
+        send(one, [whole[:300], whole[300:]], change=as_one)
+        assert receive(two, 1) == [whole]
+
+
 def test_several_queues_share_the_flows() -> None:
     with enas(2, queues=4) as (_, (one, two)):
         for flow in range(64):
@@ -159,6 +197,61 @@ def test_several_queues_share_the_flows() -> None:
         stats = two.stats()
         assert [stats[f"queue_{queue}_rx_cnt"] for queue in range(4)] == counts
         assert stats["hw_rx_pkts"] == 64
+
+
+def toeplitz(key: bytes, data: bytes) -> int:
+    """Bit by bit: for every 1 in the input, the 32 bits of the key that begin at its place."""
+    window, width, value = int.from_bytes(key, "big"), 8 * len(key), 0
+    for place in range(8 * len(data)):
+        if data[place // 8] >> (7 - place % 8) & 1:
+            value ^= window >> (width - 32 - place) & 0xFFFFFFFF
+    return value
+
+
+def hash_by(nic: Ena, protocol: int, fields: int) -> None:
+    """`ethtool -N eth0 rx-flow-hash`: as Linux's driver does it, it reads the choice and writes it back changed."""
+    nic.admin.get_feature(admin.RSS_HASH_INPUT, msg.HASH_INPUT, buffer=msg.HASH_CONTROL.itemsize)
+    buffer = nic.admin.view("buffer")[: msg.HASH_CONTROL.itemsize]
+    buffer.view(msg.HASH_CONTROL)["selected_fields"]["fields"][0, protocol] = fields
+    order = np.zeros((), msg.HASH_INPUT)
+    nic.admin.set_feature(admin.RSS_HASH_INPUT, order, buffer=buffer.nbytes)
+
+
+def test_fields_are_hashed_one_by_one_and_the_others_are_zeros() -> None:
+    """UDP over IPv4, which the fast path would take, and would hash whole."""
+    with enas(2, queues=2) as (_, (one, two)):
+        sent = []
+        for number in range(20):
+            addresses = bytes([10, 0, number, 1, 10, 0, 3 * number, 2])
+            ports = (1000 + 7 * number).to_bytes(2, "big") + (80 + number).to_bytes(2, "big")
+            ip = bytes.fromhex("4500002e0000400040110000") + addresses
+            frame = two.mac + one.mac + b"\x08\x00" + ip + ports + bytes.fromhex("001a0000")
+            sent.append((frame.ljust(60, b"\0"), addresses + ports))
+        for fields, kept in (
+            (admin.RSS_L3_SA | admin.RSS_L3_DA | admin.RSS_L4_SP | admin.RSS_L4_DP, range(12)),
+            (admin.RSS_L3_SA, range(4)),
+            (admin.RSS_L3_DA, range(4, 8)),
+            (admin.RSS_L4_SP, range(8, 10)),
+            (admin.RSS_L3_DA | admin.RSS_L4_DP, (*range(4, 8), 10, 11)),
+            (admin.RSS_L3_SA | admin.RSS_L3_DA, range(8)),
+        ):
+            hash_by(two, admin.RSS_UDP4, fields)
+            send(one, [frame for frame, _ in sent])
+            got = {}
+            deadline = time.monotonic() + SECONDS
+            while len(got) < len(sent):
+                assert time.monotonic() < deadline, f"{len(got)} frames"
+                for queue in range(2):
+                    frames = burst(64)
+                    taken = frames[: two.receive(frames, queue=queue)]
+                    for entry, view in zip(taken, two.pool.views(taken), strict=True):
+                        got[view.tobytes()] = int(entry.hash) & 0xFFFFFFFF, queue
+                    two.pool.give(taken)
+            for frame, data in sent:
+                zeroed = bytes(byte if place in kept else 0 for place, byte in enumerate(data))
+                value = toeplitz(two._key, zeroed)
+                assert got[frame] == (value, value % 128 % 2), (fields, data)
+            one.wait_sent()
 
 
 def test_no_wake_up_is_lost() -> None:

@@ -23,7 +23,8 @@ def ena_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--ena-queues", type=int, default=_DEFAULTS.queues, show_default=True,
                      help="ENA: queue pairs of each VF."),
         click.option("--ena-burst", type=int, default=0, metavar="BYTES",
-                     help="ENA: most that a low-latency queue takes between two doorbells [default: no limit]."),
+                     help="ENA: most that a low-latency queue takes between two doorbells; --exact counts who "
+                     "announces more [default: no limit]."),
         click.option("--ena-without", type=click.Choice(REMOVABLE), multiple=True, metavar="NAME",
                      help="ENA: a feature, capability or event group that it shall not have."),
     )  # fmt: skip

@@ -29,7 +29,7 @@ from vfwire.datapath.ena_words import (
 from vfwire.datapath.in_hand import checksums, copy_range, tag_put_back
 from vfwire.datapath.ixgbevf_queues import buffer_address
 from vfwire.datapath.packet import KIND_FRAGMENT, KIND_IPV4, KIND_IPV6, KIND_TCP, KIND_UDP, parse_prefix
-from vfwire.datapath.rss import rss_hash
+from vfwire.datapath.rss import left_out_of_hash, rss_hash
 from vfwire.datapath.state import QUEUES, RETA_ENTRIES, Drop
 from vfwire.layouts.ena_io import L3_PROTO_IPV4, L3_PROTO_IPV6, L4_PROTO_TCP, L4_PROTO_UDP
 from vfwire.layouts.ethernet import VLAN_BYTES
@@ -51,7 +51,10 @@ def _slot_and_hash(state, function, header, kind, l2, l3):  # type: ignore[no-un
     record = state.functions[function]
     if not record.rss:
         return 0, 0
-    value, rss_type = rss_hash(state.toeplitz[function], header, kind, l2, l3, record.rss)
+    table = state.toeplitz[function]
+    value, rss_type = rss_hash(table, header, kind, l2, l3, record.rss)
+    if record.hash_left_out and rss_type:
+        value ^= left_out_of_hash(table, header, kind, l2, l3, record.hash_left_out)
     value = value ^ record.hash_init if rss_type else 0
     return state.reta[function, value & (RETA_ENTRIES - 1)] & (QUEUES - 1), value
 

@@ -239,17 +239,33 @@ def _push_plain(queue, frames, position, end, last):  # type: ignore[no-untyped-
 
 
 @inlined
+def _ring(queue, rung):  # type: ignore[no-untyped-def]
+    """Announce what has been written since the tail was `rung`. Returns the tail."""
+    if queue.tail != rung:
+        store32(queue.doorbell, queue.tail & DOORBELL_MASK)
+        queue.notified += 1
+    return queue.tail
+
+
+@inlined
 def ena_transmit(queue, pool, stack, frames, start, count):  # type: ignore[no-untyped-def]
-    """See verbs.transmit. A frame whose last entry is missing (TX_MORE on the last of the burst) is not taken."""
+    """See verbs.transmit. A frame whose last entry is missing (TX_MORE on the last of the burst) is not taken.
+
+    Where a low-latency queue takes only so many entries between two doorbells, each turn begins behind a doorbell and
+    writes no more than that: a run of plain frames, or one that is not.
+    """
     ena_collect(queue, pool, stack)
-    before = queue.tail
+    before = rung = queue.tail
     last = queue.head + queue.size - 1
+    most = queue.llq_burst if queue.llq_burst else queue.size
     position, end = start, start + count
     total_bytes = 0
     while position < end and queue.tail < last:
         at = position
         if queue.llq_bytes:
-            position, total = _push_plain(queue, frames, position, end, last)
+            if queue.llq_burst:
+                rung = _ring(queue, rung)
+            position, total = _push_plain(queue, frames, position, end, min(last, queue.tail + most))
         else:
             position, total = _put_plain(queue, frames, position, end, last)
         total_bytes += total
@@ -262,7 +278,7 @@ def ena_transmit(queue, pool, stack, frames, start, count):  # type: ignore[no-u
         total_bytes += total
     taken = position - start
     if queue.tail != before:
-        store32(queue.doorbell, queue.tail & DOORBELL_MASK)
+        _ring(queue, rung)
         queue.frames += taken
         queue.bytes += total_bytes
     if taken < count:

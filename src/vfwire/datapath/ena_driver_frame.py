@@ -229,12 +229,27 @@ def _push_frame(queue, frames, first, entries):  # type: ignore[no-untyped-def]
 
 
 @inlined
+def _too_long_for_a_burst(queue, frame, entries):  # type: ignore[no-untyped-def]
+    """Whether a frame takes more low-latency entries than the device wants between two doorbells."""
+    if queue.llq_burst == 0:
+        return False
+    descriptors = entries + 1 if frame.flags & OFFLOADS else entries
+    beyond = max(descriptors - queue.llq_header // 16, 0)
+    return 1 + (beyond + LLQ_SLOTS - 1) // LLQ_SLOTS > queue.llq_burst
+
+
+@inlined
 def special_frame(queue, pool, stack, frames, position, end, last):  # type: ignore[no-untyped-def]
-    """One frame of several entries, or with a tag or an offload. Returns (entries taken, bytes); 0: no room for it."""
+    """One frame of several entries, or with a tag or an offload. Returns (entries taken, bytes); 0: no room for it.
+
+    What no device takes, because a tag or a limit makes it too long, is given back and counted as an error.
+    """
     entries, total = _entries_of(frames, position, end)
     if entries == 0 or entries > MOST_ENTRIES or not _room_for(queue, entries + 1, last):
         return 0, 0
-    if frames[position].flags & TX_VLAN and not _insert_tag(pool, frames[position]):
+    frame = frames[position]
+    untagged = frame.flags & TX_VLAN != 0
+    if _too_long_for_a_burst(queue, frame, entries) or (untagged and not _insert_tag(pool, frame)):
         for step in range(entries):
             give(pool, stack, int(frames[position + step].address))
         queue.errors += 1

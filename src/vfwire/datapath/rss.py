@@ -9,7 +9,8 @@ header's own addresses, whatever extension headers follow (the 82599 has no "Ex"
 import numpy as np
 from numpy.typing import NDArray
 
-from vfwire.datapath.packet import KIND_IPV4, KIND_IPV6, KIND_TCP, KIND_UDP
+from vfwire.datapath.packet import KIND_FRAGMENT, KIND_IPV4, KIND_IPV6, KIND_TCP, KIND_UDP
+from vfwire.layouts import ena_admin as ena
 from vfwire.layouts.ethernet import IPV4_SOURCE, IPV6_SOURCE
 from vfwire.layouts.ixgbe_descriptors import (
     RXD_RSSTYPE_IPV4,
@@ -20,7 +21,7 @@ from vfwire.layouts.ixgbe_descriptors import (
     RXD_RSSTYPE_IPV6_UDP,
     RXD_RSSTYPE_NONE,
 )
-from vfwire.memory.compiled import always_inlined
+from vfwire.memory.compiled import always_inlined, inlined
 from vfwire.memory.unaligned import read32, read64
 
 KEY_BYTES = 40
@@ -34,6 +35,13 @@ RSS_IPV6_TCP = 1 << 5
 RSS_IPV4_UDP = 1 << 6
 RSS_IPV6_UDP = 1 << 7
 RSS_DEFAULT = RSS_IPV4_TCP | RSS_IPV4 | RSS_IPV6 | RSS_IPV6_TCP  # what Linux's PF driver enables
+
+# Fields that an ENA's driver has left out, as bits of four for each protocol of ena_admin_defs.h.
+LEFT_OUT_SHIFT = 2  # from that header's bits
+LEFT_OUT_BITS = 4
+DESTINATION, SOURCE, DESTINATION_PORT, SOURCE_PORT = (
+    field >> LEFT_OUT_SHIFT for field in (ena.RSS_L3_DA, ena.RSS_L3_SA, ena.RSS_L4_DP, ena.RSS_L4_SP)
+)
 
 
 def build_toeplitz_table(key: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -147,3 +155,44 @@ def rss_hash(table, address, kind, l2_len, l3_len, enabled):  # type: ignore[no-
     if kind & KIND_IPV6:
         return _hash_ipv6(table, l3_address, l3_address + l3_len, kind, enabled)
     return 0, RXD_RSSTYPE_NONE
+
+
+@inlined
+def _ena_protocol(kind):  # type: ignore[no-untyped-def]
+    """The protocol that an ENA's driver chooses fields for (ena_admin_defs.h), of a frame that is IP."""
+    if kind & KIND_IPV4:
+        if kind & KIND_TCP:
+            return ena.RSS_TCP4
+        if kind & KIND_UDP:
+            return ena.RSS_UDP4
+        return ena.RSS_IP4_FRAG if kind & KIND_FRAGMENT else ena.RSS_IP4
+    if kind & KIND_TCP:
+        return ena.RSS_TCP6
+    return ena.RSS_UDP6 if kind & KIND_UDP else ena.RSS_IP6
+
+
+@inlined
+def left_out_of_hash(table, address, kind, l2_len, l3_len, left_out):  # type: ignore[no-untyped-def]
+    """What the fields that are left out have added to `rss_hash`: taken off again (XOR), they count as zeros.
+
+    left_out: four bits for each protocol; of ports only where that protocol's are hashed.
+    """
+    fields = left_out >> _ena_protocol(kind) * LEFT_OUT_BITS
+    l3_address, value, ports = address + l2_len, 0, 2048
+    if kind & KIND_IPV4:
+        both = read64(l3_address + IPV4_SOURCE)
+        if fields & SOURCE:
+            value ^= _four(table, 0, both)
+        if fields & DESTINATION:
+            value ^= _four(table, 1024, both >> 32)
+    else:
+        ports, source = 8192, l3_address + IPV6_SOURCE
+        if fields & SOURCE:
+            value ^= _eight(table, 0, read64(source)) ^ _eight(table, 2048, read64(source + 8))
+        if fields & DESTINATION:
+            value ^= _eight(table, 4096, read64(source + 16)) ^ _eight(table, 6144, read64(source + 24))
+    if fields & (SOURCE_PORT | DESTINATION_PORT):
+        mask = 0xFFFF if fields & SOURCE_PORT else 0
+        mask |= 0xFFFF0000 if fields & DESTINATION_PORT else 0
+        value ^= _four(table, ports, read32(l3_address + l3_len) & mask)
+    return value

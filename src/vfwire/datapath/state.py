@@ -139,6 +139,7 @@ FUNCTION = np.dtype(
         ("throttled", "i8"),  # times its rate made it wait
         ("recorded", "i8"),  # RECORD_* (recorder.py): what is noted of it; 0 while nobody watches
         ("hash_init", "i8"),  # ENA: what the RSS hash starts from
+        ("hash_left_out", "i8"),  # ENA: fields that are not hashed, four bits a protocol (rss.py); 0: all are
         ("posted", "i8"),  # ENA: bit mask of vectors with a completion that no interrupt has told of
         (
             "metered",

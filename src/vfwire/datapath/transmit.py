@@ -68,6 +68,8 @@ def _remember(state, function, queue):  # type: ignore[no-untyped-def]
         return
     if (target.recorded | state.functions[function].recorded) & RECORD_FRAMES:
         return  # the fast path takes no notes
+    if target.hash_left_out:
+        return  # it hashes whole addresses and ports
     if read16(hand.header + ETHERNET_TYPE) == IPV6_TYPE:  # its checksums are looked at here only
         return
     if read64(hand.header) & 1 or (hand.link and state.cards[target.card].ring_out):

@@ -65,7 +65,7 @@ class VirtualFunctionEna(CardFunction):
         self._guest = GuestMemory(self._maps)
         self.events = EventQueue(self._guest)
         self.clock = Clock(self._guest)
-        self.rings = EnaRings(engine, function, self._guest, options.queues)
+        self.rings = EnaRings(engine, function, self._guest, options.queues, options.burst)
         self.rss = EnaRss(engine, function, self._record, options.queues)
         self.statistics = EnaStatistics(engine.state, function, self._guest, options)
         self.features = EnaFeatures(options, port, self._guest, self.rings, self.rss, self.events, self.clock)
@@ -168,6 +168,9 @@ class VirtualFunctionEna(CardFunction):
     def _write_bar(self, index: int, offset: int, data: bytes) -> None:
         memory = self._memory_at(index, offset)
         if memory is not None:
+            if index == RegionIndex.BAR0 and len(data) == 4:
+                before = memory.array[offset : offset + 4].tobytes()
+                self.rings.note_doorbell(offset, *(int.from_bytes(word, "little") for word in (before, data)))
             _store(memory, offset, data)
             self._engine.kick()  # a doorbell that comes as a message can end the card's nap
         elif index == RegionIndex.BAR1:
@@ -246,7 +249,7 @@ class VirtualFunctionEna(CardFunction):
                 self.registers.interrupt()
 
     def watch_messages(self, observer: MessageObserver | None) -> None:
-        self.admin.observer = self.events.observer = observer
+        self.admin.observer = self.events.observer = self.rings.observer = observer
 
     def send_event(self, name: str, values: Mapping[str, int]) -> None:
         """name: of `SENDABLE`. values: of hints, for NOTIFICATION; `bits`, for CONF_NOTIFICATIONS."""
@@ -293,6 +296,7 @@ class VirtualFunctionEna(CardFunction):
             "events_lost": sum(self.events.lost.values()),
             "readless_reads": self.registers.reads,
             "bad_addresses": self._guest.bad,
+            **({"bursts_too_long": self.rings.bursts_too_long} if self.options.burst and self.exact else {}),
             "resets": {
                 RESET_REASONS.get(reason, "unknown"): n for reason, n in self.registers.resets.items()
             },

@@ -73,7 +73,6 @@ class EnaFeatures:
         clock: Clock,
     ) -> None:
         self.host: dict[str, Any] | None = None
-        self.debug_area_bytes = 0
         self.hints: dict[str, int] = {}
         self._options = options
         self._port = port
@@ -203,8 +202,9 @@ class EnaFeatures:
         page = self._memory.read(iova, messages.HOST_INFO.itemsize) if iova else None
         if iova and page is None:
             raise Refused(admin.ILLEGAL_PARAMETER)
-        self.host = host_info(page) if page is not None else None
-        self.debug_area_bytes = int(command["debug_area_size"])
+        self.host = None
+        if page is not None:
+            self.host = {**host_info(page), "debug_area_bytes": int(command["debug_area_size"])}
 
     def _events_config(self) -> bytes:
         answer = np.zeros((), messages.AENQ_DESC)

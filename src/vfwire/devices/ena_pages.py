@@ -33,6 +33,11 @@ def tx_doorbell(slot: int) -> int:
     return DOORBELLS + LINE * 2 * slot
 
 
+def tx_slot(doorbell: int) -> int:
+    """The transmit queue whose doorbell lies there."""
+    return (doorbell - DOORBELLS) // (LINE * 2)
+
+
 def rx_doorbell(slot: int) -> int:
     return DOORBELLS + LINE * (2 * slot + 1)
 

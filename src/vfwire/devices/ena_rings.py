@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from vfwire.datapath.control_words import store_register
-from vfwire.datapath.ena_queues import close_all, close_rx, close_tx, open_rx, open_tx
+from vfwire.datapath.ena_queues import DOORBELL_MASK, close_all, close_rx, close_tx, open_rx, open_tx
 from vfwire.devices import ena_pages as pages
 from vfwire.devices.engine import Engine
+from vfwire.devices.function import MessageObserver
 from vfwire.devices.guest_memory import GuestMemory
 from vfwire.layouts import ena_admin as admin
 from vfwire.layouts import ena_io
@@ -57,11 +58,21 @@ class LlqChoice:
 
 
 class EnaRings:
-    """The queues of one function. bar0, bar2: where those BARs' pages lie in this process."""
+    """The queues of one function. bar0, bar2: where those BARs' pages lie in this process.
 
-    def __init__(self, engine: Engine, function: int, memory: GuestMemory, queues: int) -> None:
+    burst: bytes that a low-latency queue takes between two doorbells, 0 for no limit. `bursts_too_long` counts the
+    doorbells that announced more.
+    """
+
+    def __init__(
+        self, engine: Engine, function: int, memory: GuestMemory, queues: int, burst: int = 0
+    ) -> None:
         self.bar0 = self.bar2 = 0
         self.llq: LlqChoice | None = None
+        self.bursts_too_long = 0
+        self.observer: MessageObserver | None = None
+        self._burst = burst
+        self._longest: dict[int, int] = {}  # entries between two doorbells, by the doorbell's offset
         self._engine = engine
         self._function = function
         self._memory = memory
@@ -77,6 +88,7 @@ class EnaRings:
         """No queue, no choice of low-latency queues. While the loop is parked."""
         self._completions.clear()
         self._submissions.clear()
+        self._longest.clear()
         self.llq = None
         close_all(self._engine.state, self._function)
 
@@ -148,6 +160,8 @@ class EnaRings:
             raise Refused(admin.ILLEGAL_PARAMETER)
         _depth(depth, pages.LLQ_BYTES // self.llq.entry_bytes)
         ring = self.bar2 + pages.llq_offset(slot)
+        if self._burst:
+            self._longest[pages.tx_doorbell(slot)] = self._burst // self.llq.entry_bytes
         with self._engine.parked() as state:
             open_tx(
                 state,
@@ -188,6 +202,20 @@ class EnaRings:
     def _completion_ring(self, completions: _Completions) -> int:
         return self._ring(completions.iova, completions.depth * completions.entry_bytes, writable=True)
 
+    def note_doorbell(self, offset: int, before: int, tail: int) -> None:
+        """A doorbell comes as a message: does it announce more than the device takes at once?
+
+        Only here can that be told. Of doorbells in memory the loop sees the last, and two short steps look like one
+        long one.
+        """
+        longest = self._longest.get(offset)
+        step = tail - before & DOORBELL_MASK
+        if longest is None or step <= longest:
+            return
+        self.bursts_too_long += 1
+        if self.observer is not None:
+            self.observer("burst", f"TX_DB[{pages.tx_slot(offset)}]", "TOO_LONG", (step, longest))
+
     def _clear_doorbell(self, direction: int, slot: int) -> int:
         address = self.bar0 + _doorbell(direction, slot)
         store_register(address, 0)
@@ -200,6 +228,7 @@ class EnaRings:
         if number is None:
             raise Refused(admin.ILLEGAL_PARAMETER)
         self._completions[number].taken = False
+        self._longest.pop(_doorbell(direction, slot), None)
         close = close_tx if direction == admin.SQ_DIRECTION_TX else close_rx
         with self._engine.parked() as state:
             close(state, self._function, slot)

@@ -1,9 +1,10 @@
 """How an ENA spreads what it receives: hash function and key, fields that are hashed, indirection table.
 
 The device takes the key's bytes in reverse order (DPDK ena_rss.c, ena_reorder_rss_hash_key, says so; Linux's driver
-hands its key over as it is, so its guest sees the other order of it). The loop hashes addresses, or addresses and
-ports, by protocol; a choice of fields that comes to neither is refused. What is no IP packet goes to the queue of the
-first entry.
+hands its key over as it is, so its guest sees the other order of it). Each of the two addresses and ports can be chosen
+by itself, for each protocol; one that is left out counts as zeros, and its function's frames take the general path.
+What is no IP packet goes to the queue of the first entry, whatever is chosen for it. Sorting of fields is not offered;
+Linux's driver asks for it all the same, always, and its guests' flows are to be found by the hash that others compute.
 """
 
 import secrets
@@ -12,6 +13,8 @@ import numpy as np
 
 from vfwire.datapath.rss import (
     KEY_BYTES,
+    LEFT_OUT_BITS,
+    LEFT_OUT_SHIFT,
     RSS_IPV4,
     RSS_IPV4_TCP,
     RSS_IPV4_UDP,
@@ -21,6 +24,7 @@ from vfwire.datapath.rss import (
     build_toeplitz_table,
 )
 from vfwire.datapath.state import RETA_ENTRIES
+from vfwire.datapath.switch import forget_paths
 from vfwire.devices.ena_rings import Refused
 from vfwire.devices.engine import Engine
 from vfwire.layouts import ena_admin as admin
@@ -72,7 +76,7 @@ class EnaRss:
         self._init = 0
         self._selected = dict(_SUPPORTED)
         self._table[:] = 0
-        self._record["rss"] = 0
+        self._record["rss"] = self._record["hash_left_out"] = 0
         self._enter(on=False)
 
     def _enter(self, *, on: bool = True) -> None:
@@ -83,12 +87,25 @@ class EnaRss:
             self._record["hash_init"] = self._init
             if on:
                 self._record["rss"] = self._types()
+                if self._record["hash_left_out"] != self._left_out():
+                    self._record["hash_left_out"] = self._left_out()
+                    forget_paths(state)
 
     def _types(self) -> int:
         """A protocol that was left out is hashed by its addresses, as long as another of its family is hashed."""
         chosen = [kind for proto, kind in _WITH_PORTS.items() if self._selected[proto] & _PORTS]
         chosen += [kind for kind, protos in _FAMILIES if any(self._selected[proto] for proto in protos)]
         return sum(chosen)
+
+    def _left_out(self) -> int:
+        """Fields that `_types` would hash and the driver did not choose, as the loop has them."""
+        found = 0
+        for proto in (*_WITH_PORTS, admin.RSS_IP4, admin.RSS_IP6, admin.RSS_IP4_FRAG):
+            chosen = self._selected[proto]
+            hashed = _ADDRESSES | _PORTS if chosen & _PORTS else _ADDRESSES
+            if chosen:
+                found |= (hashed & ~chosen) >> LEFT_OUT_SHIFT << LEFT_OUT_BITS * proto
+        return found
 
     # --- Hash function and key -----------------------------------------------------------------------------
 
@@ -131,8 +148,7 @@ class EnaRss:
     def set_fields(self, buffer: bytes) -> None:
         wanted = _structure(buffer, messages.HASH_CONTROL)["selected_fields"]["fields"].tolist()
         for proto, fields in enumerate(wanted):
-            choices = {_SUPPORTED.get(proto, 0), _ADDRESSES if proto in _WITH_PORTS else 0}
-            if fields and fields not in choices:
+            if fields & ~_SUPPORTED.get(proto, 0):
                 raise Refused(admin.ILLEGAL_PARAMETER)
         for proto in _SUPPORTED:
             self._selected[proto] = wanted[proto]

@@ -32,9 +32,14 @@ class GuestMemory:
         return None if address is None else ctypes.string_at(address, size)
 
     def write(self, iova: int, data: bytes, last: int | None = None) -> bool:
-        """Write `data`. last: byte offset of the 32-bit word in it that is to be seen after all others."""
+        """Write `data`. last: byte offset of the 32-bit word in it that is to be seen after all others: no such word
+        can be written where it is not aligned, which counts as an access that led nowhere.
+        """
         address = self.address(iova, len(data), writable=True)
-        if address is None or (last is not None and (address + last) % _WORD):
+        if address is None:
+            return False
+        if last is not None and (address + last) % _WORD:
+            self.bad += 1
             return False
         if last is None:
             ctypes.memmove(address, data, len(data))

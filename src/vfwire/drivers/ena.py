@@ -134,11 +134,11 @@ class Ena(FunctionDriver):
             int(attributes["capabilities"]),
         )
         self._check_limits(int(attributes["max_mtu"]))
+        if self._has(admin.HW_HINTS):
+            self.events.take_hints(self.admin.get_feature(admin.HW_HINTS, msg.HW_HINTS_DESC))
         self.events.listen()
-        if self._queues.llq_bytes and negotiate_llq(self.admin, self._queues.llq_bytes) < self.ring_size:
-            raise UsageError(
-                f"no low-latency queues of {self.ring_size} entries", "take smaller rings, or llq 0"
-            )
+        if self._queues.llq_bytes:
+            self._agree_on_low_latency()
         self._queues.create(self._delta)
         if len(self.rx) > 1:
             set_up_rss(self.admin, self._queues.receive_numbers(), self._key)
@@ -182,6 +182,14 @@ class Ena(FunctionDriver):
             raise UsageError(f"ring size {self.ring_size}: this ENA's rings have up to {depth} entries")
         if len(self.rx) > 1 and not self._has(admin.RSS_INDIRECTION_TABLE_CONFIG):
             raise UsageError("several queues asked for; this ENA has no RSS")
+
+    def _agree_on_low_latency(self) -> None:
+        agreed = negotiate_llq(self.admin, self._queues.llq_bytes)
+        if agreed.depth < self.ring_size:
+            raise UsageError(
+                f"no low-latency queues of {self.ring_size} entries", "take smaller rings, or llq 0"
+            )
+        self._queues.llq_burst = agreed.burst
 
     def _set_mtu(self) -> None:
         if self._has(admin.MTU):
@@ -289,6 +297,7 @@ class Ena(FunctionDriver):
         for number in range(len(self.rx)):
             result[f"queue_{number}_rx_cnt"] = int(self.rx[number].frames)
             result[f"queue_{number}_tx_cnt"] = int(self.tx[number].frames)
+            result[f"queue_{number}_tx_doorbells"] = int(self.tx[number].notified)
         return result | device_statistics(self.admin, self._capabilities)
 
     # --- The end -------------------------------------------------------------------------------------------

@@ -44,7 +44,10 @@ class CommandRefused(ProtocolError):
 
 
 class Admin:
-    """The control path of one ENA. `iova`: the I/O address of the pool's first byte. One thread at a time."""
+    """The control path of one ENA. `iova`: the I/O address of the pool's first byte. One thread at a time.
+
+    `seconds`, `read_seconds`: how long a command and a readless read may take; a device can hint at other times.
+    """
 
     def __init__(self, function: Function, pool: Pool) -> None:
         self._function = function
@@ -54,6 +57,7 @@ class Admin:
         self._readless = not function.config_read(REVISION_ID, 1) & reg.PCI_REVISION_MMIO_READ_DISABLE
         self._requests = self._sent = 0
         self._delta = 0
+        self.seconds, self.read_seconds = SECONDS, READ_SECONDS
 
     def connect(self, iova: int) -> None:
         """Our memory is mapped for DMA at `iova`: the device may answer."""
@@ -93,7 +97,7 @@ class Admin:
         response["req_id"] = self._requests ^ reg.MMIO_REG_READ_REQ_ID_MASK
         request = offset << reg.MMIO_REG_READ_REG_OFF_SHIFT | self._requests
         self._function.write32(0, reg.MMIO_REG_READ, request)
-        deadline = time.monotonic() + READ_SECONDS
+        deadline = time.monotonic() + self.read_seconds
         while int(response["req_id"][0]) != self._requests:
             if time.monotonic() > deadline:
                 return None
@@ -158,10 +162,10 @@ class Admin:
     def _wait_completion(self, place: int, phase: int, what: str) -> bytes:
         entry = self._view["completions"][place * 64 : place * 64 + 64]
         head = entry[: msg.ACQ_ANSWER].view(msg.ACQ_COMMON)
-        deadline = time.monotonic() + SECONDS
+        deadline = time.monotonic() + self.seconds
         while int(head["flags"][0]) & admin.ACQ_COMMON_DESC_PHASE_MASK != phase:
             if time.monotonic() > deadline:
-                raise WaitTimeout(f"the ENA does not complete {what} in {SECONDS:g} s", "reset it")
+                raise WaitTimeout(f"the ENA does not complete {what} in {self.seconds:g} s", "reset it")
             self._function.check_peer()
             os.sched_yield()
         if status := int(head["status"][0]):

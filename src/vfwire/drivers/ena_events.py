@@ -1,5 +1,6 @@
-"""What an ENA says of its own accord: link changes, keep-alive, warnings, wishes for a reset (ena_com.c, the AENQ)."""
+"""What an ENA says of its own accord: link, keep-alive, hints, wishes for a reset (ena_com.c, ena_netdev.c; AENQ)."""
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ WANTED = (
     admin.WARNING,
     admin.NOTIFICATION,
     admin.KEEP_ALIVE,
+    admin.REFRESH_CAPABILITIES,
     admin.CONF_NOTIFICATIONS,
     admin.DEVICE_REQUEST_RESET,
 )
@@ -79,7 +81,7 @@ class Events:
             phase = 1 - self._taken // DEPTH % 2
             if int(head["flags"][0]) & admin.AENQ_COMMON_DESC_PHASE_MASK != phase:
                 break
-            self._hear(int(head["group"][0]), entry[msg.EVENT_DATA :].tobytes())
+            self._hear(int(head["group"][0]), int(head["syndrome"][0]), entry[msg.EVENT_DATA :].tobytes())
             self._taken += 1
             taken += 1
         if taken:
@@ -91,7 +93,19 @@ class Events:
         listens = self._groups >> admin.KEEP_ALIVE & 1
         return bool(listens) and time.monotonic() - self._alive > self.watchdog_seconds
 
-    def _hear(self, group: int, data: bytes) -> None:
+    def take_hints(self, hints: Any) -> None:
+        """Wait for keep-alive, commands and register reads as long as the device hints at (HW_HINTS_DESC, in ms; 0
+        leaves a time as it is). Its other hints are of things that this driver does not watch.
+        """
+        if watchdog := int(hints["driver_watchdog_timeout"]):
+            never = watchdog == admin.HW_HINTS_NO_TIMEOUT
+            self.watchdog_seconds = math.inf if never else watchdog / 1000
+        if command := int(hints["admin_completion_tx_timeout"]):
+            self.admin.seconds = command / 1000
+        if read := int(hints["mmio_read_timeout"]):
+            self.admin.read_seconds = read / 1000
+
+    def _hear(self, group: int, syndrome: int, data: bytes) -> None:
         self.counts[group] = self.counts.get(group, 0) + 1
         if group == admin.LINK_CHANGE:
             flags = int(_event(data, msg.LINK_CHANGE_EVENT)["flags"])
@@ -103,6 +117,11 @@ class Events:
                 name: int(told[f"{name}_low"]) | int(told[f"{name}_high"]) << 32
                 for name in ("rx_drops", "tx_drops", "rx_overruns")
             }
+        elif group == admin.NOTIFICATION and syndrome == admin.UPDATE_HINTS:
+            self.take_hints(_event(data, msg.HW_HINTS_DESC))
+        elif group == admin.REFRESH_CAPABILITIES:
+            # Nothing is wrong: what the device can is asked anew behind a reset.
+            self.reset_reason = reg.RESET_NORMAL
         elif group == admin.FATAL_ERROR:
             self.reset_reason = reg.RESET_GENERIC
         elif group == admin.DEVICE_REQUEST_RESET:

@@ -5,7 +5,7 @@ frames' headers are pushed into it with their descriptors (a low-latency queue).
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,9 +37,18 @@ class _Made:
     unmask: int
 
 
-def negotiate_llq(control: Admin, entry_bytes: int) -> int:
-    """Agree on low-latency queues of `entry_bytes` (128 or 256): returns their largest depth, 0 where the device has
-    none of this kind. Descriptors lie in line before the header, eight to each further entry.
+class LowLatency(NamedTuple):
+    """What a device allows of the low-latency queues agreed on: entries of a ring (0: it has none of this kind), and
+    entries between two doorbells (0: no limit).
+    """
+
+    depth: int
+    burst: int
+
+
+def negotiate_llq(control: Admin, entry_bytes: int) -> LowLatency:
+    """Agree on low-latency queues of `entry_bytes` (128 or 256). Descriptors lie in line before the header, eight to
+    each further entry. The device tells its longest burst in bytes; drivers count entries (ena_com.c).
     """
     offer = control.get_feature(admin.LLQ, msg.LLQ_DESC, version=admin.LLQ_FEATURE_VERSION_1)
     wanted = {
@@ -49,26 +58,30 @@ def negotiate_llq(control: Admin, entry_bytes: int) -> int:
         "descriptors_stride_ctrl": admin.MULTIPLE_DESCS_PER_ENTRY,
     }
     if any(not int(offer[f"{name}_supported"]) & bit for name, bit in wanted.items()):
-        return 0
+        return LowLatency(0, 0)
     choice = np.zeros((), msg.LLQ_DESC)
     for name, bit in wanted.items():
         choice[f"{name}_enabled"] = bit
+    limited = int(offer["accel_flags"]) & 1 << admin.LIMIT_TX_BURST
+    choice["accel_flags"] = limited
     control.set_feature(admin.LLQ, choice, version=admin.LLQ_FEATURE_VERSION_1)
-    wide = int(offer["max_wide_llq_depth"])
-    return (wide or int(offer["max_llq_depth"]) // 2) if entry_bytes == 256 else int(offer["max_llq_depth"])
+    depth, wide = int(offer["max_llq_depth"]), int(offer["max_wide_llq_depth"])
+    burst = int(offer["max_tx_burst_size"]) // entry_bytes if limited else 0
+    return LowLatency((wide or depth // 2) if entry_bytes == 256 else depth, burst)
 
 
 class Queues:
     """The queue pairs of one ENA. `rx`, `tx`: QUEUE records, one row a pair, whose memory stays the same for good.
 
-    llq_bytes: of a low-latency entry, 0 for rings in our memory.
+    llq_bytes: of a low-latency entry, 0 for rings in our memory. `llq_burst`: entries between two doorbells, 0 for no
+    limit; set before `create`.
     """
 
     def __init__(
         self, function: Function, pool: Pool, control: Admin, pairs: int, size: int, llq_bytes: int
     ) -> None:
         self.rx, self.tx = queue_records(pairs), queue_records(pairs)
-        self.llq_bytes = llq_bytes
+        self.llq_bytes, self.llq_burst = llq_bytes, 0
         self._function, self._pool, self._admin = function, pool, control
         self._size = size
         self._made: list[_Made] = []
@@ -112,6 +125,7 @@ class Queues:
             size = self._size * self.llq_bytes
             record.ring = self._function.mapped(LLQ_BAR, int(made["llq_descriptors_offset"]), size)
             record.llq_bytes, record.llq_header = self.llq_bytes, BEFORE_HEADER * DESCRIPTOR_BYTES
+            record.llq_burst = self.llq_burst
         unmask = int(completions["cq_interrupt_unmask_register_offset"])
         return _Made(direction, int(made["sq_idx"]), int(completions["cq_idx"]), unmask)
 

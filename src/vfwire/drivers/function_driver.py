@@ -237,6 +237,7 @@ class FunctionDriver(ABC):
             "rx_bytes": int(self.rx.bytes.sum()),
             "tx_bytes": int(self.tx.bytes.sum()),
             "rx_errors": int(self.rx.errors.sum()),
+            "tx_errors": int(self.tx.errors.sum()),
             "tx_busy": int(self.tx.full.sum()),
             "alloc_rx_buff_failed": int(self.pool.words[0].failed),
         }
