@@ -11,6 +11,8 @@ from frames import ICMP, SCTP, TCP, UDP, Packet
 from loop_kit import LoopBench
 from segment_kit import pseudo_sum, spoiled
 
+from vfwire.layouts.ixgbe_descriptors import RXD_ERR_IPE, RXD_ERR_TCPE, RXD_STAT_IPCS, RXD_STAT_L4CS
+
 V6 = {"source": bytes(15) + b"\1", "destination": bytes(15) + b"\2"}
 L3_IPV4, L3_IPV6, L4_TCP, L4_UDP = 8, 11, 12, 13  # ena_eth_io_defs.h: ENA_ETH_IO_L3_PROTO_*, L4_PROTO_*
 TSO, L3_SUM, L4_SUM, PARTIAL = 1 << 7, 1 << 13, 1 << 14, 1 << 17  # bits of meta_ctrl
@@ -147,11 +149,18 @@ def test_what_is_no_ip_packet_is_told_nothing_of() -> None:
 # --- Transmit -------------------------------------------------------------------------------------------------
 
 
+def l4_bytes(packet: Packet) -> int:
+    return packet.l4_len + len(packet.payload)
+
+
+def l4_of(frame: bytes, packet: Packet) -> bytes:
+    at = packet.l2_len + packet.l3_len
+    return frame[at : at + l4_bytes(packet)]
+
+
 def to_be_filled_in(packet: Packet, *, segmented: bool = False) -> bytes:
     """As a driver hands it over: the sum of the pseudo header in the field of L4 (segmented: without its length)."""
-    frame = packet.frame()
-    length = 0 if segmented else len(frame) - packet.l2_len - packet.l3_len
-    return spoiled(packet, frame, seed=pseudo_sum(packet, length))
+    return spoiled(packet, packet.frame(), seed=pseudo_sum(packet, 0 if segmented else l4_bytes(packet)))
 
 
 def asked(packet: Packet, seeded: bool) -> int:
@@ -177,6 +186,31 @@ def test_checksums_are_filled_in(name: str, seeded: bool, pieces: tuple[int, ...
     (got,) = receiver.receive()
     assert got.frame == packet.frame()
     assert told(got) == (*protocols(packet), False, True, False)
+
+
+@pytest.mark.parametrize("receiver_is_ena", [True, False])
+@pytest.mark.parametrize("wrong", [False, True])
+@pytest.mark.parametrize("name", ["tcp", "udp", "options"])
+def test_an_ipv4_header_that_the_sender_made_itself_is_looked_at(
+    name: str, wrong: bool, receiver_is_ena: bool
+) -> None:
+    """As Linux's driver asks for a frame that is not segmented: the sum of L4 alone (ena_netdev.c, ena_tx_csum)."""
+    packet = PACKETS[name]
+    bench, (receiver, sender) = ena_bench(2, ena=(0, 1) if receiver_is_ena else (1,))
+    data = bytearray(
+        spoiled(packet, packet.frame(), want_ip=False, seed=pseudo_sum(packet, l4_bytes(packet)))
+    )
+    data[packet.l2_len + 8] ^= 0x55 * wrong
+    meta = sender.meta(l3=packet.l3_len, l4=packet.l4_len)
+    sender.send(bytes(data), meta=meta, bits=asked(packet, True) & ~L3_SUM)
+    bench.rounds()
+    (got,) = receiver.receive()
+    assert l4_of(got.frame, packet) == l4_of(packet.frame(), packet)
+    if receiver_is_ena:
+        assert told(got) == (*protocols(packet), wrong, True, False)
+    else:
+        assert got.status & (RXD_STAT_IPCS | RXD_STAT_L4CS) == RXD_STAT_IPCS | RXD_STAT_L4CS
+        assert (bool(got.status & RXD_ERR_IPE), bool(got.status & RXD_ERR_TCPE)) == (wrong, False)
 
 
 @pytest.mark.parametrize("segmented", [False, True])
