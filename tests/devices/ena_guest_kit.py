@@ -44,45 +44,17 @@ def ena_card(vfs: int = 1, **options: object) -> Iterator[Card]:
         engine.close()
 
 
-class EnaGuest:
-    """One driver. Its function must not be used by another one."""
+class EnaCommands:
+    """What a driver says and hears, wherever its device is: by `write` and `read`, in `memory` at MEMORY."""
 
-    def __init__(self, function: object) -> None:
-        assert isinstance(function, VirtualFunctionEna)
-        self.function = function
-        self.state = function.port.engine.state
-        self.number = function.port.function
-        self.record = self.state.functions[self.number]
-        self.submitted = self.completed = self.events = 0
-        function.attach()
-        self.memory = SharedMemory.create("guest", MEMORY_BYTES)
-        self.map_memory()
-        self.bus_master()
-
-    def map_memory(self) -> None:
-        self.function.dma_map(
-            MEMORY,
-            MEMORY_BYTES,
-            SharedMemory.adopt(os.dup(self.memory.fd), 0, MEMORY_BYTES),
-            readable=True,
-            writable=True,
-        )
-
-    def bus_master(self, on: bool = True) -> None:
-        value = pci.COMMAND_MASTER | pci.COMMAND_MEMORY if on else 0
-        self.function.region_write(RegionIndex.CONFIG, pci.COMMAND, value.to_bytes(2, "little"))
-
-    def close(self) -> None:
-        self.function.detach()
-        self.memory.close()
-
-    # --- Registers and memory ------------------------------------------------------------------------------
+    memory: SharedMemory
+    submitted = completed = events = 0
 
     def write(self, offset: int, value: int) -> None:
-        self.function.region_write(RegionIndex.BAR0, offset, value.to_bytes(4, "little"))
+        raise NotImplementedError
 
     def read(self, offset: int) -> int:
-        return int.from_bytes(self.function.region_read(RegionIndex.BAR0, offset, 4), "little")
+        raise NotImplementedError
 
     def poke(self, iova: int, data: bytes) -> None:
         self.memory.array[iova - MEMORY : iova - MEMORY + len(data)] = np.frombuffer(data, np.uint8)
@@ -230,6 +202,44 @@ class EnaGuest:
         self.events += 1
         self.write(regs.AENQ_HEAD_DB, (self.events + EVENT_DEPTH) & 0xFFFF)
         return group, syndrome, entry[16:]
+
+
+class EnaGuest(EnaCommands):
+    """One driver. Its function must not be used by another one."""
+
+    def __init__(self, function: object) -> None:
+        assert isinstance(function, VirtualFunctionEna)
+        self.function = function
+        self.state = function.port.engine.state
+        self.number = function.port.function
+        self.record = self.state.functions[self.number]
+        function.attach()
+        self.memory = SharedMemory.create("guest", MEMORY_BYTES)
+        self.map_memory()
+        self.bus_master()
+
+    def map_memory(self) -> None:
+        self.function.dma_map(
+            MEMORY,
+            MEMORY_BYTES,
+            SharedMemory.adopt(os.dup(self.memory.fd), 0, MEMORY_BYTES),
+            readable=True,
+            writable=True,
+        )
+
+    def bus_master(self, on: bool = True) -> None:
+        value = pci.COMMAND_MASTER | pci.COMMAND_MEMORY if on else 0
+        self.function.region_write(RegionIndex.CONFIG, pci.COMMAND, value.to_bytes(2, "little"))
+
+    def close(self) -> None:
+        self.function.detach()
+        self.memory.close()
+
+    def write(self, offset: int, value: int) -> None:
+        self.function.region_write(RegionIndex.BAR0, offset, value.to_bytes(4, "little"))
+
+    def read(self, offset: int) -> int:
+        return int.from_bytes(self.function.region_read(RegionIndex.BAR0, offset, 4), "little")
 
 
 @contextmanager

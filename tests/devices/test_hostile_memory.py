@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterator
 
 import pytest
+from ena_hostile_kit import HostileEna
 from hostile_kit import (
     IOVA,
     MEMORY,
@@ -16,6 +17,7 @@ from hostile_kit import (
     RING,
     TX_BUFFERS,
     TX_RING,
+    Client,
     Hostile,
     Scene,
     held_by_us,
@@ -24,7 +26,7 @@ from hostile_kit import (
     wait_until,
 )
 
-from vfwire.datapath.state import MAPS, VECTORS, Drop
+from vfwire.datapath.state import MAPS, VECTORS
 from vfwire.errors import ProtocolError
 from vfwire.layouts import ixgbevf as regs
 from vfwire.layouts import vfio_user as layout
@@ -32,16 +34,17 @@ from vfwire.layouts.vfio_user import Command
 from vfwire.memory.shared import PAGE, SharedMemory
 
 FULL = 0xFFFFFFFFFFFFFFFE
+ON_AN_82599 = pytest.mark.parametrize("set_up", [Hostile], indirect=True)
 
 
-@pytest.fixture
-def set_up() -> Iterator[Scene]:
-    with scene() as made:
+@pytest.fixture(params=[Hostile, HostileEna], ids=lambda kind: kind.model)
+def set_up(request: pytest.FixtureRequest) -> Iterator[Scene]:
+    with scene(request.param) as made:
         yield made
 
 
 @pytest.fixture
-def hostile(set_up: Scene) -> Iterator[Hostile]:
+def hostile(set_up: Scene) -> Iterator[Client]:
     with set_up.hostile() as client:
         yield client
 
@@ -49,30 +52,30 @@ def hostile(set_up: Scene) -> Iterator[Hostile]:
 # --- Memory --------------------------------------------------------------------------------------------------
 
 
-def test_memory_unmapped_under_traffic_is_not_touched_again(set_up: Scene, hostile: Hostile) -> None:
+def test_memory_unmapped_under_traffic_is_not_touched_again(set_up: Scene, hostile: Client) -> None:
     with set_up.hostile(3) as accomplice:
         for _ in range(5):
             for _ in range(100):
                 hostile.send(hostile.frame(accomplice.mac))
                 accomplice.send(accomplice.frame(hostile.mac))
-            hostile.function.dma_unmap(IOVA, MEMORY)
+            hostile.function.dma_unmap(hostile.iova, hostile.memory.size)
             hostile.memory.array[:] = 0xA5
             hostile.doorbell()
             accomplice.wait_taken()
-            set_up.wait_fault(Drop.BAD_DMA)
+            hostile.wait_rings_left()
             assert (hostile.memory.array == 0xA5).all()
-            hostile.function.dma_map(hostile.memory, IOVA)
+            hostile.function.dma_map(hostile.memory, hostile.iova)
             hostile.works()
         assert accomplice.record.fault == -1
 
 
-def test_other_maps_come_and_go_while_rings_are_live(set_up: Scene, hostile: Hostile) -> None:
+def test_other_maps_come_and_go_while_rings_are_live(set_up: Scene, hostile: Client) -> None:
     other = SharedMemory.create("other", 16 * PAGE)
-    at = 2 * IOVA
+    at = 2 * hostile.iova
     for turn in range(50):
         hostile.function.dma_map(other, at)
-        hostile.descriptor(at, 60 | PLAIN)
-        hostile.descriptor(at + PAGE * turn % other.size, 60 | PLAIN)
+        hostile.plain(at, 60)
+        hostile.plain(at + PAGE * turn % other.size, 60)
         hostile.doorbell()
         hostile.function.dma_unmap(at, other.size)
     hostile.wait_taken()
@@ -81,7 +84,7 @@ def test_other_maps_come_and_go_while_rings_are_live(set_up: Scene, hostile: Hos
     other.close()
 
 
-def test_memory_cannot_be_taken_away_under_the_card(set_up: Scene, hostile: Hostile) -> None:
+def test_memory_cannot_be_taken_away_under_the_card(set_up: Scene, hostile: Client) -> None:
     """Sealed memory cannot shrink while frames go in and out of it; memory without the seal is refused."""
     for _ in range(50):
         hostile.send(hostile.frame(b"\x02\0\0\0\0\x77"))
@@ -93,7 +96,7 @@ def test_memory_cannot_be_taken_away_under_the_card(set_up: Scene, hostile: Host
         os.ftruncate(fd, MEMORY)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
         flags = layout.DMA_READABLE | layout.DMA_WRITABLE
-        request = layout.DMA_MAP.pack(layout.DMA_MAP.size, flags, 0, 2 * IOVA, MEMORY)
+        request = layout.DMA_MAP.pack(layout.DMA_MAP.size, flags, 0, 2 * hostile.iova, MEMORY)
         with pytest.raises(ProtocolError) as refused:
             hostile.function.request(Command.DMA_MAP, request, [fd])
         assert refused.value.errno == errno.EPERM
@@ -101,24 +104,25 @@ def test_memory_cannot_be_taken_away_under_the_card(set_up: Scene, hostile: Host
     assert set_up.record.fault == -1
 
 
-def test_holes_punched_under_traffic_read_as_zeros(set_up: Scene, hostile: Hostile) -> None:
+def test_holes_punched_under_traffic_read_as_zeros(set_up: Scene, hostile: Client) -> None:
     punch_hole = 0x3  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE (linux/falloc.h)
-    fallocate, long = ctypes.CDLL(None, use_errno=True).fallocate, ctypes.c_long
+    fallocate, start = ctypes.CDLL(None, use_errno=True).fallocate, hostile.tx_buffers
+    hole = ctypes.c_long(start), ctypes.c_long(hostile.memory.size - start)
     for _ in range(50):
         hostile.send(hostile.frame(b"\x02\0\0\0\0\x77"))
-        assert fallocate(hostile.memory.fd, punch_hole, long(TX_BUFFERS), long(MEMORY - TX_BUFFERS)) == 0
+        assert fallocate(hostile.memory.fd, punch_hole, *hole) == 0
     hostile.wait_taken()
     assert set_up.record.fault == -1
 
 
-def test_many_ranges_cost_no_descriptors_that_others_need(set_up: Scene, hostile: Hostile) -> None:
+def test_many_ranges_cost_no_descriptors_that_others_need(set_up: Scene, hostile: Client) -> None:
     """A range that cannot be read is no use to the data path and is only remembered; of separate ones that can there
     are not many."""
     with SharedMemory.create("page", PAGE) as page:
         for flags, limit in ((layout.DMA_WRITABLE, 0), (layout.DMA_READABLE, MAPS)):
             held, mapped, refused = held_by_us(), mapped_by_us(), 0
             for number in range(400):
-                at = 4 * IOVA + number * 2 * PAGE
+                at = 4 * hostile.iova + number * 2 * PAGE
                 request = layout.DMA_MAP.pack(layout.DMA_MAP.size, flags, 0, at, PAGE)
                 try:
                     hostile.function.request(Command.DMA_MAP, request, [page.fd])
@@ -133,6 +137,7 @@ def test_many_ranges_cost_no_descriptors_that_others_need(set_up: Scene, hostile
 # --- At speed ------------------------------------------------------------------------------------------------
 
 
+@ON_AN_82599
 def test_queues_enabled_and_disabled_at_speed(set_up: Scene, hostile: Hostile) -> None:
     hostile.put(TX_BUFFERS, hostile.frame(b"\x02\0\0\0\0\x77"))
     for place in range(RING):
@@ -148,19 +153,21 @@ def test_queues_enabled_and_disabled_at_speed(set_up: Scene, hostile: Hostile) -
     hostile.works()
 
 
-def test_resets_at_speed(set_up: Scene, hostile: Hostile) -> None:
+def test_resets_at_speed(set_up: Scene, hostile: Client) -> None:
     for turn in range(300):
         hostile.send(hostile.frame(b"\xff" * 5 + b"\xfd"))
         if turn % 10:
-            hostile.write(regs.VFCTRL, regs.CTRL_RST)
+            hostile.quick_reset()
         else:
             hostile.function.reset()
             hostile.become_master()
+        hostile.start()
         hostile.rings()
     set_up.neighbours.wait_progress()
     hostile.works()
 
 
+@ON_AN_82599
 def test_a_mailbox_flood(set_up: Scene, hostile: Hostile) -> None:
     words = random.Random(3)
     for _ in range(600):
@@ -171,8 +178,8 @@ def test_a_mailbox_flood(set_up: Scene, hostile: Hostile) -> None:
 
 
 @pytest.mark.parametrize("how", ["closed", "full", "blocking"])
-def test_interrupts_that_nobody_takes(set_up: Scene, hostile: Hostile, how: str) -> None:
-    fds = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(regs.MSIX_VECTORS)]
+def test_interrupts_that_nobody_takes(set_up: Scene, hostile: Client, how: str) -> None:
+    fds = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(hostile.vectors)]
     hostile.function.enable_interrupts(fds)
     for fd in fds:
         if how != "closed":
@@ -181,8 +188,7 @@ def test_interrupts_that_nobody_takes(set_up: Scene, hostile: Hostile, how: str)
             fcntl.fcntl(fd, fcntl.F_SETFL, 0)
         if how == "closed":
             os.close(fd)
-    hostile.write(regs.VTEIMS, 7)
-    hostile.write(regs.VTEICS, 7)
+    hostile.ask_for_interrupts()
     set_up.wait_rounds()
     set_up.neighbours.wait_progress()
     if how == "blocking":
@@ -201,13 +207,6 @@ def test_clients_that_vanish_at_any_moment(set_up: Scene) -> None:
     chance, held, mapped = random.Random(11), held_by_us(), mapped_by_us()
     for _ in range(25):
         with set_up.hostile() as hostile:
-            steps = [
-                lambda client: client.send(client.frame(b"\xff" * 5 + b"\xfd")),
-                lambda client: client.write(regs.VFTXDCTL, 0),
-                lambda client: client.write(regs.VFCTRL, regs.CTRL_RST),
-                lambda client: client.rings(tx=0),
-                lambda client: client.write(regs.VFTDT, RING - 1),
-            ]
             for _ in range(chance.randrange(20)):
-                chance.choice(steps)(hostile)
+                chance.choice(hostile.missteps())()
     wait_until(lambda: (held_by_us(), mapped_by_us()) == (held, mapped), "the return of all that was held")

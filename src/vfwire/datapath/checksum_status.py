@@ -22,6 +22,12 @@ def _udp_length(l4_address, l4_bytes):  # type: ignore[no-untyped-def]
     return covered if UDP_BYTES <= covered <= l4_bytes else -1
 
 
+@always_inlined
+def ipv4_header_status(l3_address, l3):  # type: ignore[no-untyped-def]
+    """IP_GOOD or IP_BAD of an IPv4 header of `l3` bytes."""
+    return IP_GOOD if fold(sum_words(l3_address, l3, 0)) == 0xFFFF else IP_BAD
+
+
 @inlined
 def checksum_status(  # type: ignore[no-untyped-def]
     header, header_length, kind, l2, l3, protocol, l4_bytes, addresses, lengths, entries, offset
@@ -38,7 +44,7 @@ def checksum_status(  # type: ignore[no-untyped-def]
     is_ipv6 = kind & KIND_IPV6 != 0
     status = 0
     if kind & KIND_IPV4:
-        status = IP_GOOD if fold(sum_words(l3_address, l3, 0)) == 0xFFFF else IP_BAD
+        status = ipv4_header_status(l3_address, l3)
     if kind & KIND_SCTP:
         here = min(here, l4_bytes)
         wanted = sctp_checksum(l4_address, here, l4_bytes, addresses, lengths, entries, offset)

@@ -57,6 +57,7 @@ BATCH = 32  # descriptors for one refill
 ONE_FRAME = TX_FIRST | TX_LAST | TX_COMPLETE
 DOORBELL_MASK = 0xFFFF
 _LOW32 = 0xFFFFFFFF
+_SIGN32 = 0x80000000
 
 
 @inlined
@@ -135,7 +136,7 @@ def ena_receive(queue, pool, stack, frames, limit):  # type: ignore[no-untyped-d
         frame.length = length
         frame.flags = _received_flags(word0, word1)
         frame.vlan = 0
-        frame.hash = word1 & _LOW32
+        frame.hash = (word1 & _LOW32 ^ _SIGN32) - _SIGN32  # the field is signed, and plain Python minds
         total += length
         count += 1
     if taken != queue.completed:

@@ -1,6 +1,7 @@
 """The frame in hand (state.IN_HAND) as each of its receivers needs it, whatever their model."""
 
-from vfwire.datapath.checksum_status import checksum_status
+from vfwire.datapath.checksum_status import IP_GOOD, checksum_status, ipv4_header_status
+from vfwire.datapath.packet import KIND_IPV4
 from vfwire.datapath.segment import gather_copy
 from vfwire.layouts.ethernet import ETHERNET_TYPE, VLAN_BYTES
 from vfwire.memory.compiled import inlined
@@ -39,9 +40,14 @@ def copy_range(state, to, header, header_length, position, count):  # type: igno
 
 @inlined
 def checksums(state, kind, l2, l3, protocol, l4_bytes):  # type: ignore[no-untyped-def]
-    """IP_* and L4_* flags (verify.py) of the frame in hand: as its sender's offload left them, or looked at."""
+    """IP_* and L4_* flags (checksum_status.py) of the frame in hand: as its sender's offload left them, or looked at.
+
+    A sender may have had its L4 checksum filled in and no other: what it wrote into its IPv4 header is looked at.
+    """
     hand = state.in_hand[0]
     if hand.good:
+        if kind & KIND_IPV4 and not hand.good & IP_GOOD:
+            return hand.good | ipv4_header_status(hand.header + l2, l3)
         return hand.good
     return checksum_status(
         hand.header,
