@@ -39,7 +39,7 @@ from vfwire.drivers.function_driver import (
     closing_on_error,
 )
 from vfwire.drivers.verbs import Pool, queue_records
-from vfwire.errors import PeerGone, UsageError, WaitTimeout
+from vfwire.errors import PeerGone, UsageError, VfwireError, WaitTimeout
 from vfwire.layouts import ena_admin as admin
 from vfwire.layouts import ena_io as io
 from vfwire.layouts import ena_messages as msg
@@ -124,6 +124,7 @@ class Ena(FunctionDriver):
     def _initialize(self, reason: int) -> None:
         """From a device in whatever state to one that moves frames."""
         self.admin.reset(reason)
+        self._end()
         self.admin.start()
         self.events.start(self._delta)
         self._say_who_we_are()
@@ -240,7 +241,6 @@ class Ena(FunctionDriver):
         lost.
         """
         reason = self.events.reset_reason
-        self._take_back()
         self._initialize(reg.RESET_USER_TRIGGER if reason is None else self._sayable(reason))
         self.resets += 1
         if self._fds:
@@ -302,22 +302,16 @@ class Ena(FunctionDriver):
 
     # --- The end -------------------------------------------------------------------------------------------
 
+    def _silence(self) -> None:
+        """In an orderly way if the admin queue answers, and by a reset in any case."""
+        with contextlib.suppress(VfwireError):
+            self._queues.destroy()
+        self.admin.reset(reg.RESET_SHUTDOWN)
+
     def _take_back(self) -> None:
-        """The device has no queue any more, or soon will not: every buffer goes back to the pool."""
-        self._running = False
         self._queues.forget()
         ena_take_back(self.rx, self.pool.words, self.pool.stack)
         ena_take_back(self.tx, self.pool.words, self.pool.stack)
-
-    def stop(self) -> None:
-        """Destroy the queues, reset, and take every buffer back into the pool. Raises PeerGone if the card went."""
-        if not self._running:
-            return
-        try:
-            self._queues.destroy()
-            self.admin.reset(reg.RESET_SHUTDOWN)
-        finally:
-            self._take_back()
 
 
 assert SMALLEST_RING >= 2 * BATCH

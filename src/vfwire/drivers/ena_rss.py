@@ -3,6 +3,7 @@
 import numpy as np
 
 from vfwire.drivers.ena_admin import Admin
+from vfwire.errors import ProtocolError
 from vfwire.layouts import ena_admin as admin
 from vfwire.layouts import ena_messages as msg
 
@@ -37,6 +38,11 @@ def set_up_rss(control: Admin, queues: list[int], key: bytes) -> None:
     )
     control.set_feature(admin.RSS_HASH_INPUT, order, buffer=_fill(control, fields.tobytes()))
     shape = control.get_feature(admin.RSS_INDIRECTION_TABLE_CONFIG, msg.IND_TABLE).copy()
+    largest = len(control.view("buffer")) // msg.IND_TABLE_ENTRY.itemsize
+    if int(shape["max_size"]) >= largest.bit_length():
+        raise ProtocolError(
+            f"an indirection table of 2^{int(shape['max_size'])} entries: at most {largest} are taken"
+        )
     size = 1 << int(shape["max_size"])
     entries = np.zeros(size, msg.IND_TABLE_ENTRY)
     entries["cq_idx"] = np.resize(queues, size)

@@ -245,20 +245,40 @@ class FunctionDriver(ABC):
     # --- The end -------------------------------------------------------------------------------------------
 
     @abstractmethod
+    def _silence(self) -> None:
+        """Have the device move nothing any more. Raises PeerGone, WaitTimeout: it may go on."""
+
+    @abstractmethod
+    def _take_back(self) -> None:
+        """All buffers in the rings go back to the pool: the device does not write to them any more."""
+
+    def _end(self) -> None:
+        if self._running:
+            self._running = False
+            self._take_back()
+
     def stop(self) -> None:
-        """Stop, reset, and take every buffer back into the pool. Raises PeerGone if the card went."""
+        """Silence the device, and take every buffer back into the pool.
+
+        Raises PeerGone if the card went, WaitTimeout where the device does not obey: buffers stay in its rings then,
+        since it may write to them, until `close` has taken its memory away.
+        """
+        if self._running:
+            self._silence()
+            self._end()
 
     def close(self) -> None:
         """Stop and give the function back. Quiet when the card is gone already."""
         try:
-            self.stop()
+            with contextlib.suppress(VfwireError):
+                self.stop()
             if self._mapped:
                 self._mapped = False
-                self._function.dma_unmap(self._iova, self.pool.memory.size)
-        except VfwireError:
-            pass
+                with contextlib.suppress(VfwireError):
+                    self._function.dma_unmap(self._iova, self.pool.memory.size)
         finally:
             self._function.close()
+            self._end()
             while self._fds:
                 os.close(self._fds.pop())
 

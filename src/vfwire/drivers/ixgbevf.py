@@ -287,19 +287,15 @@ class Ixgbevf(FunctionDriver):
             result[f"tx_queue_{number}_packets"] = int(self.tx[number].frames)
         return result
 
-    def stop(self) -> None:
-        """Disable the rings, reset, and take every buffer back into the pool. Raises PeerGone if the card went."""
-        if not self._running:
-            return
-        self._running = False
-        try:
-            for number in range(len(self.rx)):
-                self._function.write32(0, reg.VFRXDCTL + reg.QUEUE_STRIDE * number, 0)
-                self._function.write32(0, reg.VFTXDCTL + reg.QUEUE_STRIDE * number, reg.TXDCTL_SWFLSH)
-            self._function.write32(0, reg.VFCTRL, reg.CTRL_RST)
-        finally:
-            ixgbevf_take_back(self.rx, self.pool.words, self.pool.stack)
-            ixgbevf_take_back(self.tx, self.pool.words, self.pool.stack)
+    def _silence(self) -> None:
+        for number in range(len(self.rx)):
+            self._function.write32(0, reg.VFRXDCTL + reg.QUEUE_STRIDE * number, 0)
+            self._function.write32(0, reg.VFTXDCTL + reg.QUEUE_STRIDE * number, reg.TXDCTL_SWFLSH)
+        self._function.write32(0, reg.VFCTRL, reg.CTRL_RST)
+
+    def _take_back(self) -> None:
+        ixgbevf_take_back(self.rx, self.pool.words, self.pool.stack)
+        ixgbevf_take_back(self.tx, self.pool.words, self.pool.stack)
 
 
 assert SMALLEST_RING >= 2 * BATCH
