@@ -30,6 +30,7 @@ from test_ena_admin import llq_choice
 from vfwire.datapath.state import QUEUES, Drop
 from vfwire.devices import ena_pages as pages
 from vfwire.layouts import ena_admin as admin
+from vfwire.memory.shared import PAGE, SharedMemory
 
 NOBODY = b"\x02\0\0\0\0\x77"
 PLAIN = FIRST | LAST | COMPLETE
@@ -77,6 +78,28 @@ def test_receive_buffers_in_their_own_rings(set_up: Scene, hostile: HostileEna) 
                 accomplice.wait_taken()
             hostile.works()
         assert accomplice.record.fault == -1
+
+
+@pytest.mark.parametrize("completions", [True, False])
+def test_half_of_a_queue_in_memory_that_goes(set_up: Scene, hostile: HostileEna, completions: bool) -> None:
+    """Either its descriptors or its completions, the other half stays: the queue is closed with the first of them."""
+    far = MEMORY + MEMORY_BYTES + PAGE
+    with SharedMemory.create("more", 16 * PAGE) as more, set_up.hostile(3) as accomplice:
+        hostile.function.dma_map(more, far)
+        hostile.start()
+        for words, direction, at in ((2, TX, 0), (4, RX, 4 * PAGE)):
+            near = RINGS + at
+            status, answer = hostile.create_cq(words, address=far + at if completions else near)
+            (cq,) = struct.unpack_from("<H", answer)
+            assert status == 0
+            ring = near if completions else far + at
+            assert hostile.create_sq(direction, cq, address=ring)[0] == 0
+        hostile.function.dma_unmap(far, more.size)
+        hostile.wait_rings_left()
+        accomplice.send(accomplice.frame(hostile.mac))
+        accomplice.wait_taken()
+        assert accomplice.record.fault == -1
+        hostile.works()
 
 
 # --- Transmit -------------------------------------------------------------------------------------------------
