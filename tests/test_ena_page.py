@@ -169,3 +169,13 @@ def test_the_page_names_tests_that_there_are(heading: str) -> None:
         file, test = shown.strip("`").split("::")
         text = (ROOT / "tests" / "devices" / f"{file}.py").read_text()
         assert f"def {test}(" in text, f"{name}: {shown}"
+
+
+def test_the_page_names_files_that_there_are() -> None:
+    named = set(re.findall(r"`((?:tests/)?(?:\w+/)?test_\w+\.py)`", PAGE))
+    missing = {
+        name
+        for name in named
+        if not (ROOT / name).is_file() and not (ROOT / "tests" / "guests" / name).is_file()
+    }
+    assert len(named) > 10 and not missing

@@ -2,6 +2,7 @@
 own maps (guard pages around them), completes no more than was submitted, and the neighbours' frames arrive.
 """
 
+import pytest
 from ena_kit import COMPLETE, FIRST, LAST, META, TX_DONE, ena_bench
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,3 +75,32 @@ def test_noise_in_a_receive_ring(entries: list[bytes], doorbell: int, size: int)
     assert len(three.receive()) == 1
     assert int(bench.state.rx[32].completed) <= int(bench.state.rx[32].head) <= doorbell
     assert (one.record.fault, three.record.fault) == (-1, -1)
+
+
+@pytest.mark.parametrize(("size", "count"), [(16, 15), (32, 31), (128, 63), (128, 127)])
+def test_a_chain_without_end_stops_its_function(size: int, count: int) -> None:
+    """Where no end can come: the ring is full, or there are more buffers than any frame has."""
+    bench, (bad, two) = ena_bench(2, size=size)
+    for place in range(count):
+        bad.entry(bad.data(bad.iova, 64, control=FIRST if place == 0 else 0))
+    bad.ring()
+    bench.rounds()
+    assert bad.record.dma == 0 and bad.drops() == {"descriptor chain without end": 1}
+    assert two.receive() == [] and two.record.fault == -1
+
+
+@pytest.mark.parametrize(("size", "count"), [(16, 14), (128, 62)])
+def test_half_a_frame_waits_for_its_end(size: int, count: int) -> None:
+    bench, (one, two) = ena_bench(2, size=size)
+    one.put(0x20000, frame(two.mac, one.mac, bytes(50)))
+    for place in range(count):
+        first = FIRST | COMPLETE if place == 0 else 0
+        one.entry(one.data(one.iova + 0x20000, 64 if place == 0 else 1, control=first, request=3))
+    one.ring()
+    for _ in range(3):
+        assert bench.round() == 0
+    assert one.completions() == [] and one.drops() == {}
+    one.entry(one.data(one.iova, 1, control=LAST))
+    one.ring()
+    bench.rounds()
+    assert one.completions() == [3] and [len(got.frame) for got in two.receive()] == [64 + count]

@@ -1,4 +1,4 @@
-"""Several guests: four ENAs on one card, and an 82599 and an ENA on two cards that a cable joins."""
+"""Several guests: four ENAs on a card, one of which turns against it; an 82599 and an ENA on two cards, joined."""
 
 import contextlib
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from tests.guests.stock_kit import (
     content,
     hosts,
     iperf,
+    ping,
     reaches,
     received_bytes,
     serve,
@@ -20,21 +21,89 @@ from tests.guests.stock_kit import (
     together,
     wait_link,
 )
+from vfwire.guests.guest import Guest
 
 pytestmark = [pytest.mark.guests, pytest.mark.timeout(600)]
 
 
-def test_four_guests_on_one_card_all_to_all(tmp_path: Path) -> None:
-    with hosts(tmp_path, 4, "--model", "ena") as made, content(*made.guests):
-        for number, guest in enumerate(made.guests):
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    """Root may touch what its driver has (iomem=relaxed)."""
+    options = ("--model", "ena", "--guests")
+    with hosts(tmp_path_factory.mktemp("c"), 4, *options, append="iomem=relaxed") as made:
+        for guest in made.guests:
+            serve(guest)
+        yield made
+
+
+def test_four_guests_on_one_card_all_to_all(four: Hosts) -> None:
+    with content(*four.guests):
+        for number, guest in enumerate(four.guests):
             others = [f"10.0.0.{other + 1}" for other in range(4) if other != number]
             assert all(reaches(guest, other, count=20) for other in others)
-        for server in made.guests[2:]:
-            serve(server)
         reports = together(
-            lambda: iperf(made.guests[0], "10.0.0.3", 2), lambda: iperf(made.guests[1], "10.0.0.4", 2)
+            lambda: iperf(four.guests[0], "10.0.0.3", 2), lambda: iperf(four.guests[1], "10.0.0.4", 2)
         )
         assert all(received_bytes(report)[0] > 100_000 for report in reports)
+
+
+def turn_against(guest: Guest, seconds: float) -> int:
+    """Random values all over BAR 0, and into the low-latency entries to which it then rings the doorbell: three times
+    beside the driver, which is loaded anew, and once without it. Returns how many.
+    """
+    script = f"""
+        for device in /sys/bus/pci/devices/*; do
+            [ "$(cat $device/vendor)" = 0x1d0f ] && break
+        done
+        {{ read registers rest; read rest; read queues rest; }} <$device/resource
+        noise() {{
+            first=$written end=$(( $(cut -d. -f1 /proc/uptime) + {max(1, seconds // 4):.0f} ))
+            while [ $(cut -d. -f1 /proc/uptime) -lt $end ]; do
+                for value in $(od -An -v -tu4 -w4 -N 256 /dev/urandom); do
+                    next=$(( 64 + written - first ))
+                    case $(( value % 4 )) in
+                        0) at=$(( registers + value / 16 % 4096 * 4 )) ;;
+                        1) at=$(( registers + 4096 )) value=$next ;;
+                        *) at=$(( queues + next % 1024 * 128 + value / 16 % 8 * 4 )) ;;
+                    esac
+                    devmem $at 32 $value 2>>/run/devmem && written=$(( written + 1 ))
+                done
+            done
+        }}
+        written=0
+        for round in 1 2 3; do
+            until ip link set eth0 up 2>/dev/null; do sleep 0.1; done
+            noise
+            modprobe -r ena
+            modprobe ena
+        done
+        modprobe -r ena
+        echo 1 >$device/enable
+        printf '\\006' | dd of=$device/config bs=1 seek=4 conv=notrunc 2>/run/dd
+        noise
+        echo $written"""
+    return int(guest.check(script, seconds + 120).split()[-1])
+
+
+def test_a_guest_that_writes_anything_anywhere_harms_nobody(four: Hosts, soaking: bool) -> None:
+    """Its neighbours' traffic runs on, without a loss; its driver finds a device that works."""
+    hostile, one, two, _ = four.guests
+    seconds = 60 if soaking else 8
+    before = four.counters(0)["traps"]
+    with content(one, two):
+        written, report, pings = together(
+            lambda: turn_against(hostile, seconds),
+            lambda: iperf(one, "10.0.0.4", seconds),
+            lambda: ping(two, "10.0.0.2", 20 * seconds, interval=0.05),
+        )
+    counted = four.counters(0)
+    assert written >= 20 * seconds and counted["traps"] > before + written // 20
+    assert counted["drops"]["bad descriptor"] > 10 and counted["events"]["FATAL_ERROR"] > 0
+    assert min(received_bytes(report)) > 100_000 * seconds
+    assert pings
+    hostile.check("modprobe ena; ip address replace 10.0.0.1/24 dev eth0; ip link set eth0 up")
+    wait_link(hostile)
+    assert reaches(hostile, "10.0.0.2", count=10)
 
 
 @pytest.fixture
