@@ -281,6 +281,33 @@ def test_an_ena_is_traced_by_its_own_names(tmp_path: Path) -> None:
     ]
 
 
+def test_an_enas_commands_and_events_are_in_its_trace(tmp_path: Path) -> None:
+    """The lines that docs/watching.md shows: names, then the words of the whole entry, or of an event's own part."""
+    path = tmp_path / "trace"
+    with ena_card() as card, watching(card, path, None) as wrap:
+        assert wrap is not None
+        wrap(card.vfs[0])
+        guest = EnaGuest(card.vfs[0])
+        guest.bring_up()
+        assert guest.get_feature(admin.LINK_CONFIG)[0] == 0
+        assert guest.set_feature(admin.MTU, b"\1\0\0\0")[0] == admin.ILLEGAL_PARAMETER
+        card.vfs[0].send_event("NOTIFICATION", {"driver_watchdog_timeout": 2000})
+        guest.close()
+    told = [line[3].split("  ") for line in lines(path) if line[2] == "admin"]
+    assert [line[:2] for line in told] == [
+        ["command", "SET_FEATURE AENQ_CONFIG"],
+        ["completion", "SET_FEATURE AENQ_CONFIG SUCCESS"],
+        ["event", "LINK_CHANGE"],
+        ["command", "GET_FEATURE LINK_CONFIG"],
+        ["completion", "GET_FEATURE LINK_CONFIG SUCCESS"],
+        ["command", "SET_FEATURE MTU"],
+        ["completion", "SET_FEATURE MTU ILLEGAL_PARAMETER"],
+        ["event", "NOTIFICATION"],
+    ]
+    assert [len(line[2].split()) for line in told] == [16, 16, 2, 16, 16, 16, 16, 9]
+    assert told[-1][2].split()[:2] == ["00000002", "07d00000"]
+
+
 def test_a_burst_longer_than_an_ena_takes_is_in_its_trace(tmp_path: Path) -> None:
     path = tmp_path / "trace"
     with ena_card(ena=EnaOptions(burst=1024), exact=True) as card, watching(card, path, None) as wrap:
