@@ -248,7 +248,8 @@ def test_in_a_port_vlan_the_guest_sets_none() -> None:
         (9000, msg.API_10, 1518, None),
         (9710, msg.API_17, 9729, None),
         (1500, msg.API_17, 67, None),
-        (1500, msg.API_17, 68, 64),
+        (1500, msg.API_17, 68, 1514),
+        (1500, msg.API_11, 1514, 1514),  # iPXE, which counts no FCS
     ],
 )
 def test_frame_sizes_as_an_82599s_pf_grants_them(

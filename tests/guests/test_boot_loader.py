@@ -74,7 +74,9 @@ def loading(script: Path, function: Path) -> Machine:
     return Machine("loader", disk=empty, functions=(function,), memory_mib=512, extra=(*SERIAL, *start))
 
 
-@pytest.mark.parametrize(("model", "loader", "driver"), [("ena", "ena", "ena"), ("82599", "intelxvf", "ixgbevf")])
+@pytest.mark.parametrize(
+    ("model", "loader", "driver"), [("ena", "ena-vf", "ena"), ("82599", "82599-vf", "ixgbevf")]
+)
 def test_a_kernel_comes_over_the_function_that_it_then_drives(
     model: str, loader: str, driver: str, tmp_path: Path
 ) -> None:

@@ -264,14 +264,16 @@ class PfPort:
         reception.
 
         An 82599 has all of its functions at one size (Linux ixgbe_sriov.c, ixgbe_set_vf_lpe): jumbo frames
-        need a jumbo card and a driver that knows API 1.1, and on a jumbo card older drivers get nothing.
+        need a jumbo card and a driver that knows API 1.1, and on a jumbo card older drivers get nothing. A message
+        only ever raises that size: iPXE counts no FCS in it, and gets frames of 1,518 bytes all the same.
         """
         if not 68 <= size <= msg.MAX_JUMBO_FRAME_SIZE:
             return False
         modern = self.api >= msg.API_11
         fits = modern if self.facts.jumbo else size <= msg.MAX_LEGACY_FRAME_SIZE
         with self.engine.parked() as state:
-            self.record["max_frame"] = size - FCS_BYTES if fits else 0
+            longest = max(size, msg.MAX_LEGACY_FRAME_SIZE) - FCS_BYTES
+            self.record["max_frame"] = longest if fits else 0
             forget_paths(state)
         return fits
 
