@@ -1,4 +1,4 @@
-"""A boot loader on a VF, with its own driver: iPXE takes a lease, fetches a kernel over HTTP and hands the device over."""
+"""A boot loader on a VF, with its own driver: iPXE takes a lease, fetches a kernel and hands the device over to it."""
 
 import functools
 import re
