@@ -134,9 +134,8 @@ def _look_at(state, function, now):  # type: ignore[no-untyped-def]
     control, record = state.control[0], state.functions[function]
     away = now - max(record.looked_ns, control.rested_ns) if record.looked_ns else 0
     record.looked_ns = now
-    record.short = 0
     if record.turns == 0:
-        record.turns = record.tx_queues
+        record.turns, record.short = record.tx_queues, 0
     moved = 0
     while record.turns > 0 and control.work < ROUND:
         record.turns -= 1

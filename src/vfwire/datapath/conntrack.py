@@ -2,8 +2,8 @@
 
 Rows that follow each other are looked at until an empty one. So a row that is let go of is GONE, not empty, as long as
 one behind it is taken; the sweep goes downwards, where that is known. It takes a second for the whole table, a few rows
-at a time: a connection is forgotten at most as much later than IDLE_NS after its last packet, or CLOSED_NS after its
-first FIN or RST. Not told by AWS are those last two; a connection that goes on after them counts as a new one.
+at a time: a connection is forgotten by as much later than IDLE_NS after its last packet, or CLOSED_NS after its first
+FIN or RST. What becomes of closed ones AWS does not tell; one that goes on after that counts as a new one.
 """
 
 from vfwire.datapath.instance import CONNECTIONS
