@@ -244,7 +244,7 @@ def _ring(queue, rung):  # type: ignore[no-untyped-def]
     """Announce what has been written since the tail was `rung`. Returns the tail."""
     if queue.tail != rung:
         store32(queue.doorbell, queue.tail & DOORBELL_MASK)
-        queue.notified += 1
+        queue.doorbells += 1
     return queue.tail
 
 

@@ -57,7 +57,7 @@ QUEUE = np.dtype(
         ("frames", "i8"),
         ("bytes", "i8"),
         ("errors", "i8"),
-        ("notified", "i8"),  # event notifications sent; ENA: transmit doorbells
+        ("notified", "i8"),  # event notifications sent
         ("full", "i8"),  # times a burst was cut short by a full ring
         ("completions", "i8"),  # ENA: the completion ring ...
         ("completion_size", "i8"),  # ... its entries ...
@@ -65,6 +65,7 @@ QUEUE = np.dtype(
         ("llq_bytes", "i8"),  # ENA: of one entry of a ring in the device's memory; 0: it lies in ours
         ("llq_header", "i8"),  # where a frame's header begins in such an entry
         ("llq_burst", "i8"),  # entries that such a ring takes between two doorbells, 0 for no limit
+        ("doorbells", "i8"),  # ENA: that announced what is to be sent
         ("invalid", "i8"),  # ENA: completions of what was never submitted: the device wants a reset
     ],
     align=True,

@@ -297,7 +297,7 @@ class Ena(FunctionDriver):
         for number in range(len(self.rx)):
             result[f"queue_{number}_rx_cnt"] = int(self.rx[number].frames)
             result[f"queue_{number}_tx_cnt"] = int(self.tx[number].frames)
-            result[f"queue_{number}_tx_doorbells"] = int(self.tx[number].notified)
+            result[f"queue_{number}_tx_doorbells"] = int(self.tx[number].doorbells)
         return result | device_statistics(self.admin, self._capabilities)
 
     # --- The end -------------------------------------------------------------------------------------------
