@@ -19,6 +19,13 @@ def test_finds_the_rate_to_within_the_resolution(true: int) -> None:
     assert true - 10_000 <= found.rate_pps <= true
 
 
+@pytest.mark.parametrize("true", [148_000_000, 1_000_000, 90_000])
+def test_the_resolution_is_of_the_rate_found(true: int) -> None:
+    found = search_zero_loss(wire(true), 148_809_523, resolution=0.02)
+    assert true - max(true * 0.021, 60_000) <= found.rate_pps <= true
+    assert len(found.trials) <= 16
+
+
 def test_a_wire_without_loss_takes_one_trial() -> None:
     found = search_zero_loss(wire(10**9), 14_880_952)
     assert found.rate_pps == 14_880_952

@@ -70,8 +70,10 @@ def _moved(record):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _serve(state, function, number, now, away):  # type: ignore[no-untyped-def]
-    """One turn of one transmit queue. Returns how many descriptors were taken."""
+def _serve(state, function, number, now, looked):  # type: ignore[no-untyped-def]
+    """One turn of one transmit queue. looked: when it had one before, 0 for never. Returns how many descriptors were
+    taken.
+    """
     pending = _pending(state, function, number)
     if pending == 0:
         return 0
@@ -79,6 +81,7 @@ def _serve(state, function, number, now, away):  # type: ignore[no-untyped-def]
     record = state.functions[function]
     card = state.cards[record.card]
     budget = min(pending, BUDGET)
+    away = now - max(looked, state.control[0].rested_ns) if looked else 0
     credit, link_credit = top_up(record, now, away), top_up(card, now, away)
     asked, done, work, crossed = 0, 0, 0, 0
     while done < budget and credit > 0 and work < TURN and queue.on:
@@ -132,17 +135,19 @@ def _serve(state, function, number, now, away):  # type: ignore[no-untyped-def]
 def _look_at(state, function, now):  # type: ignore[no-untyped-def]
     """A turn of each of a function's transmit queues, as long as the round lasts. Returns how much was moved."""
     control, record = state.control[0], state.functions[function]
-    away = now - max(record.looked_ns, control.rested_ns) if record.looked_ns else 0
-    record.looked_ns = now
-    if record.turns == 0:
-        record.turns, record.short = record.tx_queues, 0
+    looked, record.looked_ns = record.looked_ns, now
+    turns = record.turns
+    resumed = turns > 0
+    if not resumed:
+        turns, record.short = record.tx_queues, 0
     moved = 0
-    while record.turns > 0 and control.work < ROUND:
-        record.turns -= 1
-        number = record.turns
-        if state.tx[function * QUEUES + number].on:
-            moved += _serve(state, function, number, now, away)
-    if record.turns == 0:
+    while turns > 0 and control.work < ROUND:
+        turns -= 1
+        if state.tx[function * QUEUES + turns].on:
+            moved += _serve(state, function, turns, now, looked)
+    if turns != record.turns:
+        record.turns = turns
+    if turns == 0 and (resumed or record.credit_ns == now):
         settle(record)
     return moved
 
@@ -154,23 +159,24 @@ def _look_at_all(state, now, look):  # type: ignore[no-untyped-def]
     control.work = 0
     for card in range(control.cards):
         state.cards[card].short = 0
-    moved = 0
+    moved, function = 0, control.next
     for _ in range(control.functions):
-        function = control.next if control.next < control.functions else 0
+        if function >= control.functions:
+            function = 0
         record = state.functions[function]
         if record.dma == 0:
             record.looked_ns = record.turns = 0
-        else:
-            if record.metered:
-                top_up_allowances(state, function, now)
-            if look and record.model == MODEL_82599:
-                scan(state, function)
-            moved += _look_at(state, function, now)
-        if record.turns:
-            return moved
-        control.next = function + 1
+            function += 1
+            continue
+        if record.metered:
+            top_up_allowances(state, function, now)
+        if look and record.model == MODEL_82599:
+            scan(state, function)
+        moved += _look_at(state, function, now)
         if control.work >= ROUND:
+            control.next = function if record.turns else function + 1
             return moved
+        function += 1
     for card in range(control.cards):
         settle(state.cards[card])
     return moved

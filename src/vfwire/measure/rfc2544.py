@@ -35,9 +35,9 @@ class ZeroLoss:
 def search_zero_loss(
     trial: Callable[[int], Trial], highest_pps: int, *, resolution: float = 0.01, confirm: int = 1
 ) -> ZeroLoss:
-    """Binary search between 0 and `highest_pps`, which is tried first, down to `resolution` of it.
+    """Binary search between 0 and `highest_pps`, which is tried first, down to `resolution` of the rate found.
 
-    A rate counts once it has passed `confirm` trials in a row. Raises ValueError for limits that make no
+    Rates below the square of `resolution` of the highest are not told from 0. A rate counts once it has passed `confirm` trials in a row. Raises ValueError for limits that make no
     sense.
     """
     if highest_pps < 1 or not 0 < resolution < 1 or confirm < 1:
@@ -56,8 +56,8 @@ def search_zero_loss(
     if passes(highest_pps):
         return ZeroLoss(highest_pps, tuple(trials))
     good, bad = 0, highest_pps
-    step = max(1, int(highest_pps * resolution))
-    while bad - good > step:
+    smallest_step = max(1.0, highest_pps * resolution**2)
+    while bad - good > max(smallest_step, bad * resolution):
         middle = (good + bad) // 2
         if passes(middle):
             good = middle
