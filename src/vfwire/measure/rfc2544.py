@@ -37,8 +37,8 @@ def search_zero_loss(
 ) -> ZeroLoss:
     """Binary search between 0 and `highest_pps`, which is tried first, down to `resolution` of the rate found.
 
-    Rates below the square of `resolution` of the highest are not told from 0. A rate counts once it has passed `confirm` trials in a row. Raises ValueError for limits that make no
-    sense.
+    Rates below the square of `resolution` of the highest are not told from 0. A rate counts once it has passed
+    `confirm` trials in a row. Raises ValueError for limits that make no sense.
     """
     if highest_pps < 1 or not 0 < resolution < 1 or confirm < 1:
         raise ValueError(
