@@ -6,8 +6,9 @@ from functools import partial
 
 import numpy as np
 from ena_guest_kit import HOST, MEMORY, MEMORY_BYTES, RINGS, RX, TX, EnaCommands
-from hostile_kit import RING, Client, Scene, wait_until
+from hostile_kit import RING, Client, Scene
 
+from tests.waiting import wait_until
 from vfwire.datapath.state import QUEUES
 from vfwire.devices import ena_pages as pages
 from vfwire.layouts import ena_admin as admin

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from neighbours_kit import ETHERTYPE, SECONDS, Neighbours, wait_until
+from neighbours_kit import ETHERTYPE, SECONDS, Neighbours
 
+from tests.waiting import wait_until
 from vfwire.bus.vfio_user.client import VfioUserFunction
 from vfwire.bus.vfio_user.server import Server
 from vfwire.datapath.state import DROP_NAMES, Drop

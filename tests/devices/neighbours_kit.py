@@ -3,22 +3,15 @@
 import struct
 import threading
 import time
-from collections.abc import Callable
 
 import numpy as np
 
+from tests.waiting import wait_until
 from vfwire.drivers.function_driver import FunctionDriver
 from vfwire.drivers.verbs import burst
 
 SECONDS = 20.0
 ETHERTYPE = b"\x88\xb5"
-
-
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen in {seconds:g} s"
-        time.sleep(0.0005)
 
 
 class Neighbours:

@@ -24,9 +24,9 @@ from ena_hostile_kit import (
 from hostile_kit import RING, Scene, held_by_us, mapped_by_us, scene
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from neighbours_kit import wait_until
 from test_ena_admin import llq_choice
 
+from tests.waiting import wait_until
 from vfwire.datapath.state import QUEUES, Drop
 from vfwire.devices import ena_pages as pages
 from vfwire.layouts import ena_admin as admin
@@ -41,12 +41,6 @@ GATHER = 64  # pieces of one frame that the card takes in hand
 def set_up() -> Iterator[Scene]:
     with scene(HostileEna) as made:
         yield made
-
-
-@pytest.fixture
-def hostile(set_up: Scene) -> Iterator[HostileEna]:
-    with set_up.hostile() as client:
-        yield client
 
 
 # --- Receive --------------------------------------------------------------------------------------------------

@@ -2,8 +2,7 @@
 
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_ena_admin import llq_choice
 
+from tests.waiting import wait_until
 from vfwire.bus.vfio_user.client import VfioUserFunction
 from vfwire.bus.vfio_user.server import Server
 from vfwire.datapath.state import Drop
@@ -26,13 +26,6 @@ from vfwire.layouts import ena_admin as admin
 
 SECONDS = 20.0
 _RING = RINGS + 0x8000  # where EnaGuest.queue puts the first transmit ring
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen in {SECONDS:g} s"
-        time.sleep(0.0005)
 
 
 class Scene:

@@ -17,11 +17,11 @@ from hostile_kit import (
     held_by_us,
     mapped_by_us,
     scene,
-    wait_until,
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.waiting import wait_until
 from vfwire.datapath.state import Drop
 from vfwire.errors import VfwireError
 from vfwire.layouts import ixgbe_descriptors as d
@@ -36,12 +36,6 @@ TCP4 = d.CTXD_TUCMD_IPV4 | d.CTXD_TUCMD_L4T_TCP
 def set_up() -> Iterator[Scene]:
     with scene() as made:
         yield made
-
-
-@pytest.fixture
-def hostile(set_up: Scene) -> Iterator[Hostile]:
-    with set_up.hostile() as client:
-        yield client
 
 
 # --- Rings ---------------------------------------------------------------------------------------------------

@@ -2,11 +2,8 @@
 
 import struct
 import threading
-from collections.abc import Iterator
 
-import pytest
-from ena_hostile_kit import HostileEna
-from hostile_kit import Client, Hostile, Scene, scene
+from hostile_kit import Client, Scene
 
 from vfwire.bus.vfio_user.client import VfioUserFunction
 from vfwire.datapath.state import Drop
@@ -14,18 +11,6 @@ from vfwire.drivers.table import open_driver
 from vfwire.drivers.verbs import Pool, burst
 from vfwire.memory.compiled import compiled
 from vfwire.memory.words import store64
-
-
-@pytest.fixture(params=[Hostile, HostileEna], ids=lambda kind: kind.model)
-def set_up(request: pytest.FixtureRequest) -> Iterator[Scene]:
-    with scene(request.param) as made:
-        yield made
-
-
-@pytest.fixture
-def hostile(set_up: Scene) -> Iterator[Client]:
-    with set_up.hostile() as client:
-        yield client
 
 
 def test_a_forged_source_goes_nowhere(set_up: Scene, hostile: Client) -> None:

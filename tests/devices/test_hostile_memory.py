@@ -6,10 +6,8 @@ import fcntl
 import os
 import random
 import struct
-from collections.abc import Iterator
 
 import pytest
-from ena_hostile_kit import HostileEna
 from hostile_kit import (
     IOVA,
     MEMORY,
@@ -22,10 +20,9 @@ from hostile_kit import (
     Scene,
     held_by_us,
     mapped_by_us,
-    scene,
-    wait_until,
 )
 
+from tests.waiting import wait_until
 from vfwire.datapath.state import MAPS, VECTORS
 from vfwire.errors import ProtocolError
 from vfwire.layouts import ixgbevf as regs
@@ -35,18 +32,6 @@ from vfwire.memory.shared import PAGE, SharedMemory
 
 FULL = 0xFFFFFFFFFFFFFFFE
 ON_AN_82599 = pytest.mark.parametrize("set_up", [Hostile], indirect=True)
-
-
-@pytest.fixture(params=[Hostile, HostileEna], ids=lambda kind: kind.model)
-def set_up(request: pytest.FixtureRequest) -> Iterator[Scene]:
-    with scene(request.param) as made:
-        yield made
-
-
-@pytest.fixture
-def hostile(set_up: Scene) -> Iterator[Client]:
-    with set_up.hostile() as client:
-        yield client
 
 
 # --- Memory --------------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.guests.guest_kit import READY_SECONDS, card, guest_image
-from tests.guests.stock_kit import COMMAND_SECONDS, wait_until
+from tests.guests.stock_kit import COMMAND_SECONDS
+from tests.waiting import wait_until
 from vfwire.checks.image.dhcp import Subnet
 from vfwire.checks.image.network import InstanceNetwork
 from vfwire.guests.cache import cache_directory
@@ -92,7 +93,7 @@ def test_a_kernel_comes_over_the_function_that_it_then_drives(
             family.call(network, "open", path=str(made.sockets[1]), mtu=1500)
             family.call(network, "serve", directory=str(served))
             with Guest(loading(script, made.sockets[0])) as guest:
-                wait_until("iPXE's driver", lambda: f"using {loader}" in said(guest), COMMAND_SECONDS)
+                wait_until(lambda: f"using {loader}" in said(guest), "iPXE's driver", COMMAND_SECONDS)
                 guest.wait_ready(READY_SECONDS)
                 assert f"driver: {driver}" in guest.check("ethtool -i eth0")
                 assert " 0% packet loss" in guest.check(f"ping -c 20 -i 0.05 {SUBNET.router}")
