@@ -265,6 +265,20 @@ def test_who_sends_little_has_its_turn_behind_a_long_round() -> None:
     )  # a turn of each of four queues
 
 
+def test_frames_that_go_nowhere_make_no_round_longer() -> None:
+    """Sixteen thousand that are too short; more than that wait."""
+    bench, guests = ena_bench(10, queues=8, size=256, buffer=1024)
+    for guest in guests:
+        for queue in range(8):
+            for _ in range(255):
+                guest.send(bytes(5), queue=queue)
+    bench.round(1000)
+    taken = sum(guest.drops().get("shorter than an Ethernet header", 0) for guest in guests)
+    assert 1 << 14 <= taken <= (1 << 14) + BUDGET
+    bench.rounds()
+    assert all(guest.drops()["shorter than an Ethernet header"] == 8 * 255 for guest in guests)
+
+
 def test_segments_for_many_receivers_are_bounded() -> None:
     """32,768 copies of one descriptor's, at the most."""
     bench, guests = ena_bench(16, size=256)

@@ -108,7 +108,7 @@ def _serve(state, function, number, now, looked):  # type: ignore[no-untyped-def
         if record.metered:
             count_queued(state, function, queue, taken, cost > 0)
         done += taken
-        work += (_moved(record) - before) * copies
+        work += max((_moved(record) - before) * copies, taken * FRAME)  # what is dropped takes its time, too
         crossed += link_cost
         asked |= completion
         if record.rate_bps:
